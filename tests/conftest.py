@@ -1,0 +1,69 @@
+"""What every test shares: no network, one thread, the same examples each time, data paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+hypothesis.settings.register_profile("pacl", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("pacl")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Lets a wrong shape or type through to the function's own check, which is then under test."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def storybook_model() -> Path:
+    """The embedded model's directory; skips where it has not been made yet."""
+    return _existing(ROOT / "models" / "storybook", "config.json")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photographs beside the repository; skips where there is none."""
+    return _existing(ROOT.parent / "shared" / "data", "README.md")
+
+
+@pytest.fixture(scope="session")
+def camvid(shared_data: Path) -> Path:
+    """Photographs of streets with masks: images/, masks/."""
+    return _existing(shared_data / "camvid", "images")
+
+
+@pytest.fixture(scope="session")
+def flickr_pairs(shared_data: Path) -> Path:
+    """Photographs with captions: captions.csv and images/."""
+    return _existing(shared_data / "flickr_pairs", "captions.csv")
+
+
+def _existing(directory: Path, witness: str) -> Path:
+    if not (directory / witness).exists():
+        pytest.skip(f"not here: {directory / witness}")
+    return directory

@@ -1,0 +1,145 @@
+"""The public surface, and what importing it costs: nothing until a name is used."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+import pacl
+
+PUBLIC = [
+    "EnvironmentProblem",
+    "HfClip",
+    "InputError",
+    "Model",
+    "Pacl",
+    "PaclError",
+    "Segmentation",
+    "VisionEmbedder",
+    "__version__",
+    "contrastive_loss",
+    "load",
+    "patch_compatibility",
+    "patch_similarity",
+]
+OPTIONAL = [
+    "matplotlib",
+    "transformers",
+    "tokenizers",
+    "tyro",
+    "rich",
+    "open_clip",
+    "datasets",
+    "onnx",
+    "gradio",
+]
+NO_NETWORK = """
+import socket
+def _refuse(*args, **kwargs):
+    raise AssertionError("network touched")
+socket.socket.connect = _refuse
+socket.getaddrinfo = _refuse
+"""
+
+
+def _run(code: str) -> str:
+    child = subprocess.run(
+        [sys.executable, "-W", "error", "-c", NO_NETWORK + code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stderr == ""
+    return child.stdout
+
+
+def test_public_names_are_these() -> None:
+    assert pacl.__all__ == PUBLIC
+    assert dir(pacl) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_resolves(name: str) -> None:
+    assert getattr(pacl, name) is getattr(pacl, name)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'segmentate'"):
+        pacl.segmentate  # noqa: B018
+
+
+def test_import_does_nothing() -> None:
+    out = _run(
+        "import random, sys, time\n"
+        "before, start = random.getstate(), time.perf_counter()\n"
+        "import pacl\n"
+        "seconds = time.perf_counter() - start\n"
+        "assert random.getstate() == before\n"
+        "assert seconds < 1.0, seconds\n"
+        f"print([n for n in {['torch', 'numpy', *OPTIONAL]} if n in sys.modules])\n"
+    )
+    assert out == "[]\n"
+
+
+def test_the_mathematics_needs_torch_only() -> None:
+    out = _run(
+        "import sys, torch\n"
+        "seed = torch.initial_seed()\n"
+        "from pacl import VisionEmbedder, contrastive_loss, patch_compatibility\n"
+        "assert torch.initial_seed() == seed\n"
+        f"print([n for n in {OPTIONAL} if n in sys.modules])\n"
+    )
+    assert out == "[]\n"
+
+
+def test_every_module_imports_in_silence() -> None:
+    source = Path(__file__).resolve().parents[1] / "src"
+    modules = [
+        ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(source.rglob("*.py"))
+    ]
+    code = "import importlib\n" + "".join(f"importlib.import_module({m!r})\n" for m in modules)
+    assert _run(code) == ""
+
+
+def test_shapes_in_signatures_are_checked_in_tests() -> None:
+    with pytest.raises(TypeCheckError):
+        pacl.patch_similarity(torch.ones(2, 3, 4), torch.ones(5, 6))
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_unchecked_shapes_reach_the_function() -> None:
+    with pytest.raises(ValueError, match="text_embeds"):
+        pacl.patch_similarity(torch.ones(2, 3, 4), torch.ones(5, 6))
+
+
+def test_error_says_what_why_and_fix() -> None:
+    error = pacl.InputError("no caption column", why="found: a\nlooked for: b", fix="use --key a")
+    assert str(error) == "no caption column\n  found: a\n  looked for: b\n  fix: use --key a"
+    assert (error.what, error.fix, error.exit_code) == ("no caption column", "use --key a", 2)
+    assert isinstance(error, pacl.PaclError)
+    assert isinstance(error, ValueError)
+    assert str(pacl.PaclError("only this")) == "only this"
+
+
+def test_environment_problem_has_its_own_exit_code() -> None:
+    error = pacl.EnvironmentProblem("disk full")
+    assert error.exit_code == 3
+    assert isinstance(error, RuntimeError)
+
+
+def test_error_survives_a_process_boundary() -> None:
+    error = pickle.loads(pickle.dumps(pacl.InputError("what", why="why", fix="fix")))
+    assert (type(error), error.what, error.why, error.fix) == (
+        pacl.InputError,
+        "what",
+        "why",
+        "fix",
+    )
