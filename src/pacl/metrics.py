@@ -1,0 +1,304 @@
+"""How good a segmentation is: IoU, patch accuracy, semantic coherence (method.md, section 5).
+
+Label maps hold class ids 0..C-1. ``NO_CLASS`` (-1) in a prediction means "none of these"; in patch
+labels it means that the patch holds no labelled pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Integer
+from torch import Tensor
+from torch.nn import functional
+
+LabelMap: TypeAlias = Integer[Tensor, "height width"] | Integer[np.ndarray, "height width"]
+
+NO_CLASS = -1
+VOID = 255  # the id that benchmarks write where nobody labelled
+_PAIRS_AT_ONCE = 65_536
+
+
+class ConfusionMatrix:
+    """Pixel counts of one data set: truth against prediction, and the scores read off them.
+
+    Args:
+        n_classes: C; classes are 0..C-1.
+        ignore_label: Truth ids left out of everything, besides 255 (which is itself a class only
+            where C > 255). An ignored id below C is no class: its IoU is nan.
+
+    Raises:
+        ValueError: n_classes is below 1.
+
+    The scores are those of the data set, one matrix over all images; a mean of per-image scores
+    is another, higher number.
+    """
+
+    def __init__(self, n_classes: int, *, ignore_label: int | Collection[int] = VOID) -> None:
+        if n_classes < 1:
+            raise ValueError(f"n_classes must be at least 1, got {n_classes}")
+        self.n_classes = n_classes
+        self.ignored_ids = _ignored_ids(n_classes, ignore_label)
+        # The last column counts NO_CLASS: wrong for its true class, in no class's prediction.
+        self._table = torch.zeros(n_classes, n_classes + 1, dtype=torch.int64)
+
+    @property
+    def counts(self) -> Int[Tensor, "classes classes"]:
+        """Pixels by true class (rows) and predicted class (columns), int64; none of -1."""
+        return self._table[:, :-1].clone()
+
+    def update(self, prediction: LabelMap, target: LabelMap) -> None:
+        """Add one image, at the resolution of its truth.
+
+        Args:
+            prediction: (H, W) class ids, or -1 for "none of these", which is wrong wherever the
+                truth is a class.
+            target: (H, W) class ids or ignored ids.
+
+        Raises:
+            ValueError: The shapes differ, a map holds no whole numbers, or an id that counts is
+                out of range.
+        """
+        predicted, true = _as_ids("prediction", prediction), _as_ids("target", target)
+        if predicted.shape != true.shape:
+            raise ValueError(
+                f"prediction must have the shape of target, {tuple(true.shape)}, "
+                f"got {tuple(predicted.shape)}"
+            )
+        is_scored = ~_is_in(true, self.ignored_ids)
+        predicted, true = predicted[is_scored], true[is_scored]
+        _check_range("target", true, lowest=0, n_classes=self.n_classes)
+        _check_range("prediction", predicted, lowest=NO_CLASS, n_classes=self.n_classes)
+        column = predicted.where(predicted != NO_CLASS, self.n_classes)
+        cell = true * (self.n_classes + 1) + column
+        cells = torch.bincount(cell, minlength=self._table.numel())
+        self._table += cells.view_as(self._table)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix, of other images.
+
+        Raises:
+            ValueError: other has other classes or other ignored ids.
+        """
+        mine, theirs = (self.n_classes, self.ignored_ids), (other.n_classes, other.ignored_ids)
+        if mine != theirs:
+            raise ValueError(f"other counts {theirs} (classes, ignored ids), this one {mine}")
+        self._table += other._table
+
+    def iou(self) -> Float[Tensor, " classes"]:
+        """Intersection over union of each class, (C,) float64 in [0, 1].
+
+        Returns:
+            nan for a class absent from truth and prediction alike, and for an ignored one.
+        """
+        hits, n_predicted = self._hits(), self._table[:, :-1].sum(dim=0)
+        union = self._table.sum(dim=1) + n_predicted - hits
+        is_ignored = _is_in(torch.arange(self.n_classes), self.ignored_ids)
+        return (hits.double() / union).masked_fill(is_ignored, torch.nan)  # 0 / 0 is nan too
+
+    def mean_iou(self) -> float:
+        """Mean of iou() over the classes that have one, in [0, 1]; nan where none has."""
+        return self.iou().nanmean().item()
+
+    def pixel_accuracy(self) -> float:
+        """Share of scored pixels that are right, in [0, 1]; nan where no pixel is scored."""
+        return (self._hits().sum().double() / self._table.sum()).item()
+
+    def mean_accuracy(self) -> float:
+        """Mean over the classes present in the truth of their share of right pixels, in [0, 1]."""
+        return (self._hits().double() / self._table.sum(dim=1)).nanmean().item()
+
+    def _hits(self) -> Tensor:
+        return self._table[:, :-1].diagonal()
+
+
+def patch_labels(
+    mask: LabelMap,
+    grid: tuple[int, int],
+    *,
+    n_classes: int,
+    ignore_label: int | Collection[int] = VOID,
+) -> Int[Tensor, "rows columns"]:
+    """Label of each patch: the class that most of its labelled pixels have (method.md, section 5).
+
+    Args:
+        mask: (H, W) class ids or ignored ids.
+        grid: (rows, columns) of the patches, which share out the whole mask evenly. A pixel
+            belongs to the patch that holds its centre, so H and W need not be multiples.
+        n_classes: C.
+        ignore_label: As in ConfusionMatrix: left out, besides 255.
+
+    Returns:
+        (rows, columns) int64 in 0..C-1, or -1 where no pixel is labelled. A tie goes to the lower
+        id.
+
+    Raises:
+        ValueError: grid is not positive, or mask holds no matrix of ids in range.
+    """
+    rows, columns = grid
+    if rows < 1 or columns < 1:
+        raise ValueError(f"grid must be at least (1, 1), got {grid}")
+    ids = _as_ids("mask", mask)
+    ignored_ids = _ignored_ids(n_classes, ignore_label)
+    row = _cell_of_pixel(ids.shape[0], rows)
+    column = _cell_of_pixel(ids.shape[1], columns)
+    patch = row[:, None] * columns + column
+    is_labelled = ~_is_in(ids, ignored_ids)
+    ids, patch = ids[is_labelled], patch[is_labelled]
+    _check_range("mask", ids, lowest=0, n_classes=n_classes)
+    votes = torch.bincount(patch * n_classes + ids, minlength=rows * columns * n_classes)
+    votes = votes.view(rows, columns, n_classes)
+    return votes.argmax(dim=-1).where(votes.sum(dim=-1) > 0, NO_CLASS)
+
+
+class PatchAccuracy:
+    """Share of patches whose class of highest cosine is their label (method.md, section 5).
+
+    Kept for two sets of candidates: all classes, and only the classes that label at least one
+    patch of the same image. The second is easier; the two are not comparable.
+    """
+
+    def __init__(self) -> None:
+        self.n_patches = 0
+        self._n_right_all = 0
+        self._n_right_present = 0
+
+    def update(
+        self, similarity: Float[Tensor, "classes patches"], labels: Integer[Tensor, " patches"]
+    ) -> None:
+        """Add one image.
+
+        Args:
+            similarity: (C, T) cosine of each patch with each class.
+            labels: (T,) class ids, or -1 for a patch that does not count (see patch_labels).
+
+        Raises:
+            ValueError: The shapes do not fit, or a label is out of range.
+        """
+        if similarity.ndim != 2 or labels.shape != similarity.shape[1:]:
+            raise ValueError(
+                f"labels must have shape (T,) for similarity (C, T), "
+                f"got {tuple(labels.shape)} for {tuple(similarity.shape)}"
+            )
+        _check_range("labels", labels, lowest=NO_CLASS, n_classes=len(similarity))
+        labels = labels.to(similarity.device, torch.int64)
+        is_labelled = labels != NO_CLASS
+        similarity, labels = similarity[:, is_labelled], labels[is_labelled]
+        if labels.numel() == 0:
+            return
+        present = labels.unique()
+        self.n_patches += labels.numel()
+        self._n_right_all += int((similarity.argmax(dim=0) == labels).sum())
+        self._n_right_present += int((present[similarity[present].argmax(dim=0)] == labels).sum())
+
+    def over_all(self) -> float:
+        """Accuracy with every class a candidate, in [0, 1]; nan before the first patch."""
+        return self._n_right_all / self.n_patches if self.n_patches else float("nan")
+
+    def over_present(self) -> float:
+        """Accuracy among the classes present in the image, in [0, 1]; nan before the first."""
+        return self._n_right_present / self.n_patches if self.n_patches else float("nan")
+
+
+def semantic_coherence(
+    tokens: Float[Tensor, "tokens width"],
+    labels: Integer[Tensor, " tokens"],
+    *,
+    n_pairs: int,
+    seed: int,
+) -> dict[str, float | Tensor]:
+    """How well the cosine of two patch tokens tells "same class" (paper, semantic coherence).
+
+    Args:
+        tokens: (N, E) frozen patch tokens, from any images.
+        labels: (N,) their classes, without unlabelled patches.
+        n_pairs: Pairs of different tokens to draw; all pairs are taken, once each, where there
+            are no more than that.
+        seed: Of the draw.
+
+    Returns:
+        "auroc" in [0, 1], 0.5 at chance, nan where all pairs are alike; "fpr" and "tpr", float64,
+        the ROC curve from (0, 0) to (1, 1), one point per distinct cosine.
+
+    Raises:
+        ValueError: The shapes do not fit, there are fewer than two tokens, or n_pairs is below 1.
+    """
+    if tokens.ndim != 2 or len(tokens) < 2:
+        raise ValueError(f"tokens must be 2 or more, (N, E), got shape {tuple(tokens.shape)}")
+    if labels.shape != tokens.shape[:1]:
+        raise ValueError(f"labels must be {len(tokens)}, one per token, got {tuple(labels.shape)}")
+    if n_pairs < 1:
+        raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")
+    first, second = _draw_pairs(len(tokens), n_pairs, seed)
+    first, second, labels = (x.to(tokens.device) for x in (first, second, labels))
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    unit_tokens = functional.normalize(tokens.to(dtype), dim=-1)
+    pairs = zip(first.split(_PAIRS_AT_ONCE), second.split(_PAIRS_AT_ONCE), strict=True)
+    cosines = torch.cat([(unit_tokens[a] * unit_tokens[b]).sum(dim=-1) for a, b in pairs])
+    fpr, tpr, auroc = roc_curve(cosines, labels[first] == labels[second])
+    return {"auroc": auroc, "fpr": fpr, "tpr": tpr}
+
+
+def roc_curve(
+    scores: Float[Tensor, " pairs"], is_positive: Bool[Tensor, " pairs"]
+) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"], float]:
+    """ROC curve of scores that should be high where is_positive, and the exact area below it.
+
+    Returns:
+        (fpr, tpr, auroc): the curve in float64 from (0, 0) to (1, 1), one point per distinct
+        score; the area equals the share of (positive, negative) pairs in the right order, ties
+        counting half. The area and the rate of a kind that is missing are nan.
+    """
+    distinct, group = scores.unique(return_inverse=True)
+    n_groups = len(distinct)
+    n_true = torch.bincount(group[is_positive], minlength=n_groups).flip(0).cumsum(0)
+    n_false = torch.bincount(group[~is_positive], minlength=n_groups).flip(0).cumsum(0)
+    n_true, n_false = functional.pad(n_true, (1, 0)), functional.pad(n_false, (1, 0))
+    # Twice the area in whole numbers, so that it is exact at any count of pairs.
+    twice_area = (n_false.diff() * (n_true[1:] + n_true[:-1])).sum()
+    auroc = twice_area.double() / (2 * n_true[-1] * n_false[-1])
+    return n_false.double() / n_false[-1], n_true.double() / n_true[-1], auroc.item()
+
+
+def _draw_pairs(n_tokens: int, n_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of two different tokens per pair; all pairs, once each, where there are as few."""
+    if n_tokens * (n_tokens - 1) // 2 <= n_pairs:
+        first, second = torch.triu_indices(n_tokens, n_tokens, offset=1)
+        return first, second
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(n_tokens, (n_pairs,), generator=generator)
+    step = torch.randint(1, n_tokens, (n_pairs,), generator=generator)
+    return first, (first + step) % n_tokens
+
+
+def _cell_of_pixel(n_pixels: int, n_cells: int) -> Tensor:
+    """Cell of each pixel's centre where n_cells share out n_pixels, in whole numbers."""
+    return (2 * torch.arange(n_pixels) + 1) * n_cells // (2 * n_pixels)
+
+
+def _as_ids(name: str, label_map: LabelMap) -> Tensor:
+    """The label map as int64 on the CPU, where the counts are."""
+    ids = label_map.detach().cpu().numpy() if isinstance(label_map, Tensor) else label_map
+    if ids.dtype.kind not in "iu" or ids.ndim != 2:
+        raise ValueError(f"{name} must hold whole numbers (H, W), got {ids.dtype} {ids.shape}")
+    return torch.from_numpy(ids.astype(np.int64))
+
+
+def _ignored_ids(n_classes: int, ignore_label: int | Collection[int]) -> frozenset[int]:
+    given = {ignore_label} if isinstance(ignore_label, int) else set(ignore_label)
+    return frozenset(given | {VOID} if n_classes <= VOID else given)
+
+
+def _is_in(ids: Tensor, labels: frozenset[int]) -> Tensor:
+    return torch.isin(ids, torch.tensor(sorted(labels), dtype=ids.dtype))
+
+
+def _check_range(name: str, ids: Tensor, *, lowest: int, n_classes: int) -> None:
+    wrong = ids[(ids < lowest) | (ids >= n_classes)]
+    if wrong.numel():
+        raise ValueError(
+            f"{name} holds {wrong[0].item()}, which is outside {lowest}..{n_classes - 1}"
+        )
