@@ -1,0 +1,110 @@
+"""From a picture to a normalised tensor, as the checkpoint's preprocessor_config.json says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from pacl.errors import InputError
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop and normalise; the values of one checkpoint.
+
+    Attributes:
+        resize_px: An int: the short side gets this length. (height, width): exactly that.
+            None: no resizing.
+        crop_px: (height, width) of the centre crop, or None.
+        mean: Per channel, for values in [0, 1].
+        std: Per channel, for values in [0, 1].
+        resample: PIL's filter.
+    """
+
+    resize_px: int | tuple[int, int] | None
+    crop_px: tuple[int, int] | None
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
+    resample: Image.Resampling = Image.Resampling.BICUBIC
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> Preprocessing:
+        """Read the values of a preprocessor_config.json, old (ints) and new (dicts) notation.
+
+        Raises:
+            InputError: A size is given in a notation that CLIP checkpoints do not use.
+        """
+        size, crop = values.get("size", 224), values.get("crop_size", 224)
+        if isinstance(size, dict):
+            size = size.get("shortest_edge") or _height_width(size)
+        return cls(
+            resize_px=size if values.get("do_resize", True) else None,
+            crop_px=_height_width(crop) if values.get("do_center_crop", True) else None,
+            mean=tuple(values.get("image_mean", OPENAI_MEAN)),
+            std=tuple(values.get("image_std", OPENAI_STD)),
+            resample=Image.Resampling(values.get("resample", Image.Resampling.BICUBIC)),
+        )
+
+    def __call__(
+        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
+    ) -> Float[Tensor, "3 H W"]:
+        """Prepare one picture.
+
+        Args:
+            image: PIL, or (H, W, 3) uint8.
+            size_px: (height, width) to resize to exactly, without a crop; None: the
+                checkpoint's own resizing and crop.
+
+        Returns:
+            Normalised float32.
+        """
+        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        picture = picture.convert("RGB")
+        if size_px is None:
+            picture = self._fit(picture)
+        else:
+            height_px, width_px = size_px
+            picture = picture.resize((width_px, height_px), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        return self.normalise(pixels)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Scale (..., 3, H, W) uint8 to [0, 1], subtract the mean, divide by the deviation."""
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+    def _fit(self, picture: Image.Image) -> Image.Image:
+        if self.resize_px is not None:
+            size = self.resize_px
+            if isinstance(size, int):
+                short = min(picture.size)
+                wide, high = (size * side // short for side in picture.size)
+            else:
+                high, wide = size
+            picture = picture.resize((wide, high), self.resample)
+        if self.crop_px is not None:
+            high, wide = self.crop_px
+            left, top = (picture.width - wide) // 2, (picture.height - high) // 2
+            picture = picture.crop((left, top, left + wide, top + high))
+        return picture
+
+
+def _height_width(size: Any) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, dict) and "height" in size and "width" in size:
+        return size["height"], size["width"]
+    raise InputError(
+        f"preprocessor_config.json gives a size as {size!r}",
+        why="looked for: a number, shortest_edge, or height and width",
+    )
