@@ -1,0 +1,1 @@
+"""Reading data: image-caption pairs, nouns, token caches, folders of images and masks."""

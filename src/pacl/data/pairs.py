@@ -1,0 +1,229 @@
+"""Image-caption pairs from a table: a CSV, TSV or JSONL file, or a folder with one inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pacl.data.tables import Table, read_table
+from pacl.errors import InputError
+
+IMAGE_COLUMNS = ("file_name", "filename", "filepath", "image", "path", "url")
+CAPTION_COLUMNS = ("caption", "title", "text", "prompt")
+TABLE_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
+"""What a folder is searched for, in this order."""
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_N_EXAMPLES = 3
+
+
+@dataclass
+class PairsReport:
+    """What reading a caption table found: nothing is dropped without being counted here.
+
+    Attributes:
+        source: the table that was read.
+        encoding: the text encoding it was read in.
+        image_column, caption_column: the columns that were used.
+        n_rows: rows below the header, blank lines aside.
+        n_pairs, n_images: what was kept.
+        n_no_image_name, n_missing_images, n_empty_captions, n_duplicates, n_malformed: rows
+            skipped, each counted once: the image cell is empty; the file is not there; the
+            caption is empty; the same image and caption came before; the wrong number of cells
+            or no JSON object.
+        examples: line and reason of the first skipped rows.
+    """
+
+    source: Path
+    encoding: str
+    image_column: str
+    caption_column: str
+    n_rows: int = 0
+    n_pairs: int = 0
+    n_images: int = 0
+    n_no_image_name: int = 0
+    n_missing_images: int = 0
+    n_empty_captions: int = 0
+    n_duplicates: int = 0
+    n_malformed: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def n_skipped(self) -> int:
+        """Rows that gave no pair."""
+        return self.n_rows - self.n_pairs
+
+    def summary(self) -> str:
+        """What was read and what was skipped and why, one fact per line."""
+        lines = [
+            f"{self.n_pairs:,} captions of {self.n_images:,} images from {self.source} "
+            f"(columns {self.image_column}, {self.caption_column}; {self.encoding})"
+        ]
+        skipped = {
+            "no image name": self.n_no_image_name,
+            "image file missing": self.n_missing_images,
+            "empty caption": self.n_empty_captions,
+            "repeated": self.n_duplicates,
+            "malformed": self.n_malformed,
+        }
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items() if count)
+        if reasons:
+            lines.append(f"skipped {self.n_skipped:,} of {self.n_rows:,} rows: {reasons}")
+            lines += [f"  {example}" for example in self.examples]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and their captions.
+
+    Attributes:
+        image_paths: one per image, in the table's order; every file exists.
+        captions: per image its captions (at least one), white space tidied.
+        report: what was read and skipped.
+    """
+
+    image_paths: list[Path]
+    captions: list[list[str]]
+    report: PairsReport
+
+    def __len__(self) -> int:
+        return len(self.image_paths)
+
+
+def read_pairs(
+    path: str | Path, *, image_key: str | None = None, caption_key: str | None = None
+) -> Pairs:
+    """Read image-caption pairs; the same image on several rows has several captions.
+
+    Args:
+        path: a CSV, TSV or JSONL file, or a folder that holds `captions.csv`, `.tsv` or `.jsonl`.
+            The separator is sniffed from the header. UTF-8, with or without a byte order mark,
+            and UTF-16 with one are read as such, anything else as Windows-1252.
+        image_key, caption_key: names of the columns; None takes the first of `IMAGE_COLUMNS` and
+            `CAPTION_COLUMNS` that is there. Relative image paths start at the table's folder.
+
+    Returns:
+        the pairs whose image file exists. The pictures are not opened here.
+
+    Raises:
+        InputError: no table, no such column, or not a single usable row.
+    """
+    source = _find_table(Path(path))
+    table = read_table(source)
+    image_key, caption_key = _choose_columns(table, Path(path), source, image_key, caption_key)
+    report = PairsReport(source, table.encoding, image_key, caption_key)
+    captions: dict[Path, list[str]] = {}
+    is_there: dict[Path, bool] = {}
+    for line, cells in table.rows:
+        report.n_rows += 1
+        reason = _add_row(cells, source.parent, captions, is_there, report)
+        if reason and len(report.examples) < _N_EXAMPLES:
+            report.examples.append(f"line {line}: {reason}")
+    report.n_images = len(captions)
+    if not captions:
+        raise InputError(
+            f"no usable row in {source.name}",
+            why=report.summary() if report.n_rows else "it has no rows below the header",
+            fix=f"image paths start at the table's folder, {source.parent}",
+        )
+    return Pairs(list(captions), list(captions.values()), report)
+
+
+def _add_row(
+    cells: dict[str, str] | None,
+    directory: Path,
+    captions: dict[Path, list[str]],
+    is_there: dict[Path, bool],
+    report: PairsReport,
+) -> str:
+    """Add one row to `captions`, or count why not and return the reason."""
+    if cells is None:
+        report.n_malformed += 1
+        return "malformed: wrong number of cells, or no JSON object"
+    name = cells[report.image_column].strip()
+    if not name:
+        report.n_no_image_name += 1
+        return "no image name"
+    image_path = directory / name
+    if not _is_there(image_path, is_there):
+        report.n_missing_images += 1
+        is_url = "://" in name
+        return f"{name} is a URL: download the images first" if is_url else f"no file {image_path}"
+    caption = " ".join(cells[report.caption_column].split())
+    if not caption:
+        report.n_empty_captions += 1
+        return f"empty caption of {name}"
+    if caption in captions.get(image_path, ()):
+        report.n_duplicates += 1
+        return f"{name} has this caption already: {caption}"
+    captions.setdefault(image_path, []).append(caption)
+    report.n_pairs += 1
+    return ""
+
+
+def _is_there(image_path: Path, known: dict[Path, bool]) -> bool:
+    if image_path not in known:
+        try:
+            known[image_path] = image_path.is_file()
+        except OSError:  # a name that no file can have, such as a long caption
+            known[image_path] = False
+    return known[image_path]
+
+
+def _find_table(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"no such file or folder: {path}")
+    for name in TABLE_NAMES:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(
+        f"no caption table in {path}",
+        why=f"looked for: {', '.join(TABLE_NAMES)}",
+        fix="add captions.csv with the columns file_name,caption, or give the table itself",
+    )
+
+
+def _choose_columns(
+    table: Table, path: Path, source: Path, image_key: str | None, caption_key: str | None
+) -> tuple[str, str]:
+    """The image and caption columns, as told or as found."""
+    image = _find_column(table.columns, IMAGE_COLUMNS, image_key)
+    caption = _find_column(table.columns, CAPTION_COLUMNS, caption_key)
+    if image is not None and caption is not None:
+        return image, caption
+    kind, names, key = (
+        ("caption", CAPTION_COLUMNS, caption_key)
+        if caption is None
+        else ("image", IMAGE_COLUMNS, image_key)
+    )
+    found = ", ".join(table.columns)
+    raise InputError(
+        f"no {kind} column in {source.name}",
+        why=f"columns found: {found}        looked for: {key or ', '.join(names)}",
+        fix=_suggest(table, f"pacl train --data {path}", image, caption),
+    )
+
+
+def _find_column(columns: Sequence[str], names: Sequence[str], key: str | None) -> str | None:
+    if key is not None:
+        return key if key in columns else None
+    by_lower_case = {column.lower(): column for column in reversed(columns)}
+    return next((by_lower_case[name] for name in names if name in by_lower_case), None)
+
+
+def _suggest(table: Table, command: str, image: str | None, caption: str | None) -> str:
+    """The command with the likeliest columns: images by their file names, captions by length."""
+    if any(column.lower().endswith(_IMAGE_SUFFIXES) for column in table.columns):
+        return "the table has no header; add one as its first line: file_name,caption"
+    first = next((cells for _, cells in table.rows if cells), dict.fromkeys(table.columns, ""))
+    free = [name for name in table.columns if name not in (image, caption)]
+    if image is None and free:
+        image = max(free, key=lambda name: first[name].lower().endswith(_IMAGE_SUFFIXES))
+        free.remove(image)
+    if caption is None and free:
+        caption = max(free, key=lambda name: len(first[name]))
+    return f"{command} --image-key {image or 'IMAGE'} --caption-key {caption or 'CAPTION'}"
