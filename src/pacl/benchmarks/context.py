@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,7 +147,11 @@ def draw_mask(
         code = annotation["segmentation"]
         if isinstance(code["counts"], list):
             code = run_lengths.frPyObjects(code, height, width)
-        mask[run_lengths.decode(code).astype(bool)] = id_of.get(annotation["category_id"], 0)
+        with warnings.catch_warnings():
+            # pycocotools 2.0.11 has not followed a change in NumPy 2; its result is right.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            region = run_lengths.decode(code).astype(bool)
+        mask[region] = id_of.get(annotation["category_id"], 0)
     return mask
 
 

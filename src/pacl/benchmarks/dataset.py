@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pacl.data.images import open_mask, read_size
+from pacl.data.masks import MaskItem
 from pacl.errors import InputError
 from pacl.prompts import Labels
 
@@ -18,14 +19,6 @@ IGNORED = -1
 IGNORE_LABEL = 255
 """What `BenchmarkDataset.read_mask` puts for them."""
 _MISSING_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class MaskItem:
-    """One image and its mask."""
-
-    image_path: Path
-    mask_path: Path
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ class TextBatch:
     """The texts of one step: a caption per image, and the nouns of those captions."""
 
     ids: Int64[np.ndarray, "N"]
-    """N = B + C text numbers: the caption drawn for each of the B images, then the C distinct nouns of those
-    captions, each in one template."""
+    """Text numbers, N = B + C: the caption drawn for each of the B images, then the C distinct
+    nouns of those captions, each in one template."""
     positives: Bool[Tensor, "B C"]
     """True where a caption of the image (any of its captions) names the noun."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,12 @@ from jaxtyping import Int64
 
 from pacl.benchmarks import camvid
 from pacl.data.images import open_mask, read_size
+from pacl.data.masks import MaskItem
 from pacl.errors import InputError
 from pacl.prompts import Labels, parse_labels
 
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 _BUILT_IN = {"camvid": (camvid.LABELS, camvid.IGNORE_IDS)}  # by the folder's name
-
-
-@dataclass(frozen=True)
-class FolderItem:
-    """One image and its mask."""
-
-    image_path: Path
-    mask_path: Path
 
 
 class FolderDataset:
@@ -70,10 +62,10 @@ class FolderDataset:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __iter__(self) -> Iterator[FolderItem]:
+    def __iter__(self) -> Iterator[MaskItem]:
         return iter(self.items)
 
-    def read_mask(self, item: FolderItem) -> Int64[np.ndarray, "H W"]:
+    def read_mask(self, item: MaskItem) -> Int64[np.ndarray, "H W"]:
         """The class id of each pixel, 0 to C-1, or `ignore_label`.
 
         Raises:
@@ -94,7 +86,7 @@ class FolderDataset:
         return mask
 
 
-def _match(root: Path) -> tuple[FolderItem, ...]:
+def _match(root: Path) -> tuple[MaskItem, ...]:
     """Every image with its mask; all images must have one."""
     for directory in (root / "images", root / "masks"):
         if not directory.is_dir():
@@ -103,7 +95,7 @@ def _match(root: Path) -> tuple[FolderItem, ...]:
                 fix="lay the data out as images/NAME.jpg and masks/NAME.png",
             )
     image_paths = [p for p in (root / "images").iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES]
-    items = [FolderItem(p, root / "masks" / f"{p.stem}.png") for p in sorted(image_paths)]
+    items = [MaskItem(p, root / "masks" / f"{p.stem}.png") for p in sorted(image_paths)]
     if not items:
         raise InputError(f"no images in {root / 'images'}")
     missing = [item.mask_path for item in items if not item.mask_path.is_file()]
@@ -147,7 +139,7 @@ def _read_ignore_labels(json_path: Path) -> Sequence[int]:
     return ignore_labels
 
 
-def _check_size(item: FolderItem) -> None:
+def _check_size(item: MaskItem) -> None:
     image_size, mask_size = read_size(item.image_path), read_size(item.mask_path)
     if image_size != mask_size:
         of_image, of_mask = (f"{width} x {height}" for height, width in (image_size, mask_size))

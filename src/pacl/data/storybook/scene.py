@@ -44,7 +44,7 @@ _HEIGHTS: dict[str, float] = {
     "house": 0.5, "tower": 0.64, "fence": 0.23, "car": 0.28, "boat": 0.46, "bird": 0.23,
     "balloon": 0.46, "person": 0.52, "sheep": 0.33, "tent": 0.39, "umbrella": 0.48,
 }  # fmt: skip
-_LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (1.02, 0.88, 0.82), "night": (0.62, 0.66, 0.86)}
+_LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (1.02, 0.88, 0.82), "night": (0.72, 0.75, 0.92)}
 
 
 @dataclass(frozen=True)

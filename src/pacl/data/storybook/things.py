@@ -89,15 +89,19 @@ def _flower(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, c
         c.disc(x + side * 0.15 * h, y - 0.2 * h, 0.15 * h, 0.07 * h, stem, k)
     for angle in np.arange(0, 2 * np.pi, np.pi / 3) + rng.uniform(0, 1):
         px, py = x + 0.2 * h * np.cos(angle), y - 0.7 * h + 0.2 * h * np.sin(angle)
-        c.disc(px, py, 0.16 * h, 0.16 * h, col, k)
-    c.disc(x, y - 0.7 * h, 0.13 * h, 0.13 * h, (110, 70, 30), k)
+        c.disc(px, py, 0.17 * h, 0.17 * h, col, k)
+        tip = (x + 0.3 * h * np.cos(angle), y - 0.7 * h + 0.3 * h * np.sin(angle))
+        c.line([(x, y - 0.7 * h), tip], 0.03 * h, (110, 70, 30))
+    c.disc(x, y - 0.7 * h, 0.14 * h, 0.14 * h, (110, 70, 30), k)
+    for dx, dy in ((-0.06, -0.04), (0.06, -0.04), (0.0, 0.07), (0.0, -0.09)):
+        c.disc(x + dx * h, y + (dy - 0.7) * h, 0.02 * h, 0.02 * h, (246, 214, 90))
 
 
 def _house(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col: Colour, k: int):
     half, eave = rng.uniform(0.42, 0.55) * h, y - 0.58 * h
     c.box(x - half, eave, x + half, y, col, k)
-    for row in np.arange(0.1, 0.58, 0.09):
-        c.line([(x - half, y - row * h), (x + half, y - row * h)], 0.004, shade(col, 0.82))
+    for row in np.arange(0.06, 0.58, 0.1):
+        c.line([(x - half, y - row * h), (x + half, y - row * h)], 0.011, shade(col, 0.6))
     c.box(x + 0.5 * half, y - 0.98 * h, x + 0.72 * half, y - 0.62 * h, (120, 84, 74), k)
     roof = [(x - 1.15 * half, eave), (x, y - h), (x + 1.15 * half, eave)]
     c.polygon(roof, jitter(rng, (104, 60, 52), 10), k)
@@ -111,11 +115,12 @@ def _house(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, co
 def _tower(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col: Colour, k: int):
     half, top = 0.15 * h, y - 0.8 * h
     c.box(x - half, top, x + half, y, col, k)
-    for row, up in enumerate(np.arange(0.06, 0.78, 0.09)):
-        c.line([(x - half, y - up * h), (x + half, y - up * h)], 0.005, shade(col, 0.68))
-        for brick in np.arange(-0.8 + 0.2 * (row % 2), 0.9, 0.5):
+    mortar = (226, 222, 212) if sum(col) < 560 else (120, 112, 108)
+    for row, up in enumerate(np.arange(0.02, 0.78, 0.1)):
+        c.line([(x - half, y - up * h), (x + half, y - up * h)], 0.008, mortar)
+        for brick in np.arange(-0.75 + 0.4 * (row % 2), 0.9, 0.8):
             px = x + brick * half
-            c.line([(px, y - up * h), (px, y - (up + 0.08) * h)], 0.005, shade(col, 0.68))
+            c.line([(px, y - up * h), (px, y - (up + 0.1) * h)], 0.008, mortar)
     c.box(x - 1.3 * half, top - 0.07 * h, x + 1.3 * half, top + 0.02 * h, shade(col, 0.85), k)
     for step in (-1.0, -0.05, 0.9):
         px = x + step * 1.1 * half
@@ -154,10 +159,13 @@ def _car(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col:
     c.polygon([(x + dx * half, y - up * h) for dx, up in panes], (190, 224, 240))
     c.box(x - 0.05 * h, y - 0.95 * h, x + 0.03 * h, y - 0.5 * h, shade(col, 0.9))
     c.box(x - half, y - 0.58 * h, x + half, y - 0.18 * h, col, k)
-    c.disc(x + 0.93 * half, y - 0.44 * h, 0.07 * h, 0.07 * h, (255, 244, 170))
-    for side in (-0.58, 0.58):
-        c.disc(x + side * half, y - 0.18 * h, 0.2 * h, 0.2 * h, (34, 32, 36), k)
-        c.disc(x + side * half, y - 0.18 * h, 0.09 * h, 0.09 * h, (188, 188, 192))
+    c.box(x - half, y - 0.46 * h, x + half, y - 0.36 * h, (38, 36, 44))
+    for window in np.arange(-0.85, 0.9, 0.28):
+        c.box(x + (window - 0.05) * half, y - 0.46 * h, x + (window + 0.05) * half, y - 0.36 * h, (250, 250, 250))
+    c.disc(x + 0.93 * half, y - 0.52 * h, 0.07 * h, 0.07 * h, (255, 244, 170))
+    for side in (-0.56, 0.56):
+        c.disc(x + side * half, y - 0.22 * h, 0.25 * h, 0.25 * h, (34, 32, 36), k)
+        c.disc(x + side * half, y - 0.22 * h, 0.12 * h, 0.12 * h, (200, 200, 206))
 
 
 def _boat(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col: Colour, k: int):
@@ -174,7 +182,15 @@ def _boat(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col
         k,
     )
     c.polygon([(x + dx * h, y - up * h) for dx, up in hull], col, k)
-    c.line([(x - 0.5 * h, y - 0.22 * h), (x + 0.5 * h, y - 0.22 * h)], 0.05 * h, (250, 248, 240))
+    for low in np.arange(0.04, 0.56, 0.12):
+        share = max(0.0, 1 - (low + 0.02) / 0.6)
+        right = (x + 0.05 * h + 0.45 * h * share, y - (0.34 + low) * h)
+        left = (x - 0.05 * h - 0.33 * h * max(0.0, share - 0.12), y - (0.34 + low) * h)
+        c.line([(x + 0.05 * h, right[1] - 0.06 * h), right], 0.035 * h, (252, 250, 240))
+        c.line([(x - 0.05 * h, left[1] - 0.06 * h), left], 0.035 * h, (252, 250, 240))
+    for up in (0.22, 0.1):
+        half = 0.52 - (0.24 - up) * 0.6
+        c.line([(x - half * h, y - up * h), (x + half * h, y - up * h)], 0.045 * h, (112, 70, 40))
 
 
 def _bird(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col: Colour, k: int):
@@ -194,6 +210,10 @@ def _bird(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col
     c.polygon([(x + side * dx * h, mid + dy * h) for dx, dy in beak], (240, 150, 40), k)
     wing = [(-0.3, -0.08), (0.26, -0.1), (-0.12, -0.75)]
     c.polygon([(x + side * dx * h, mid + dy * h) for dx, dy in wing], shade(col, 0.62), k)
+    for dx in np.arange(-0.4, 0.45, 0.2):
+        for dy in (-0.06, 0.1):
+            c.disc(x + dx * h, mid + (dy + 0.06) * h, 0.075 * h, 0.06 * h, (60, 44, 52))
+            c.disc(x + dx * h, mid + dy * h, 0.075 * h, 0.06 * h, shade(col, 1.1))
     c.disc(x + side * 0.58 * h, mid - 0.32 * h, 0.06 * h, 0.06 * h, (24, 20, 24))
 
 
@@ -205,8 +225,8 @@ def _balloon(
         [(x - 0.8 * r, mid + 0.5 * r), (x + 0.8 * r, mid + 0.5 * r), (x, y - 0.12 * h)], col, k
     )
     c.disc(x, mid, r, r, col, k)
-    for share, tone in ((0.62, 1.25), (0.24, 0.85)):
-        c.disc(x, mid, share * r, r * 0.97, shade(col, tone))
+    for share, tone in ((0.8, (250, 240, 214)), (0.56, col), (0.3, (250, 240, 214)), (0.1, col)):
+        c.disc(x, mid, share * r, r * 0.97, tone)
     for side in (-1, 1):
         c.line(
             [(x + side * 0.3 * r, y - 0.3 * h), (x + side * 0.07 * h, y - 0.14 * h)],
@@ -231,6 +251,10 @@ def _person(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, c
         c.disc(*hand, 0.04 * h, 0.04 * h, skin, k)
     coat = [(-0.13, 0.7), (0.13, 0.7), (0.19, 0.27), (-0.19, 0.27)]
     c.polygon([(x + dx * h, y - up * h) for dx, up in coat], col, k)
+    dot = (250, 250, 246) if sum(col) < 660 else (196, 60, 80)
+    for row, up in enumerate(np.arange(0.31, 0.7, 0.09)):
+        for dx in np.arange(-0.11 + 0.04 * (row % 2), 0.12, 0.085):
+            c.disc(x + dx * h, y - up * h, 0.022 * h, 0.022 * h, dot)
     c.disc(x, y - 0.83 * h, 0.14 * h, 0.14 * h, skin, k)
     c.pie(x, y - 0.85 * h, 0.15 * h, 180, 360, (66, 44, 34), k)
     for side in (-1, 1):
@@ -265,9 +289,8 @@ def _umbrella(
 ):
     c.box(x - 0.022 * h, y - 0.7 * h, x + 0.022 * h, y, (150, 110, 70), k)
     c.pie(x, y - 0.5 * h, 0.5 * h, 180, 360, col, k)
-    for start in (198, 234, 270, 306):
-        if start in (198, 270):
-            c.pie(x, y - 0.5 * h, 0.5 * h, start, start + 36, shade(col, 0.7))
+    for share, tone in ((0.84, shade(col, 0.5)), (0.68, col), (0.5, shade(col, 0.5)), (0.34, col)):
+        c.pie(x, y - 0.5 * h, share * 0.5 * h, 180, 360, tone)
     for px in (-0.4, -0.2, 0.0, 0.2, 0.4):
         c.disc(x + px * h, y - 0.5 * h, 0.1 * h, 0.035 * h, shade(col, 0.85), k)
 
