@@ -1,0 +1,190 @@
+"""Checkpoints that survive a crash: a directory is replaced whole, or not at all.
+
+``last/`` is written as ``.last.new``, flushed to the disk, and only then takes the place of the
+old one, which waits as ``.last.old`` for the moment between the two renames. Whatever happens in
+between (full disk, kill, power cut), one complete checkpoint is left, and ``recover`` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pacl.errors import EnvironmentProblem, InputError
+
+TENSORS_FILE = "trainer.safetensors"
+INFO_FILE = "trainer.json"
+
+
+@contextmanager
+def disk_problems_named(path: Path) -> Iterator[None]:
+    """Turn what the disk says (full, read-only, no permission) into an ``EnvironmentProblem``."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise EnvironmentProblem(
+            f"cannot write {path}",
+            why=f"{error}\nthe checkpoint before this one is kept",
+            fix="free some space or choose another --output, then run the same command again",
+        ) from error
+
+
+def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
+    """Replace a directory's contents by what ``write`` puts into an empty one, atomically.
+
+    Args:
+        directory: The directory to create or replace.
+        write: Called with an existing empty directory to fill.
+
+    Raises:
+        EnvironmentProblem: The disk refused; the old contents are as they were.
+    """
+    recover(directory)
+    new, old = _beside(directory, "new"), _beside(directory, "old")
+    with disk_problems_named(directory):
+        try:
+            new.mkdir(parents=True)
+            write(new)
+            _flush(new)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        if directory.exists():
+            directory.rename(old)
+        new.rename(directory)
+        _flush_names(directory.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(directory: Path) -> None:
+    """Bring a directory back to its newest complete state after a replacement was cut short."""
+    new, old = _beside(directory, "new"), _beside(directory, "old")
+    if not directory.exists() and old.exists():
+        # The old one is moved away only after the new one is complete.
+        (new if new.exists() else old).rename(directory)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(directory: Path, suffix: str) -> Path:
+    return directory.with_name(f".{directory.name}.{suffix}")
+
+
+def _flush(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    _flush_names(directory)
+
+
+def _flush_names(directory: Path) -> None:
+    if os.name == "nt":  # a directory cannot be opened there
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_trainer_state(
+    directory: Path,
+    parameters: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    info: dict[str, Any],
+) -> None:
+    """Write what a resumed run needs beside the model: weights, optimiser moments, facts.
+
+    Args:
+        directory: Existing directory to write into.
+        parameters: The trained parameters by name; nothing frozen.
+        optimiser: Their optimiser; its state tensors are saved under the parameters' names.
+        info: JSON values (step, config, ...).
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"weight/{name}"] = parameter.detach().contiguous()
+        for key, value in optimiser.state[parameter].items():
+            tensors[f"{key}/{name}"] = value.contiguous()
+    # Bytes through Python, not save_file: a full disk is then an ordinary OSError.
+    data = safetensors.torch.save({name: tensor.cpu() for name, tensor in tensors.items()})
+    (directory / TENSORS_FILE).write_bytes(data)
+    (directory / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def read_trainer_info(directory: Path) -> dict[str, Any]:
+    """The JSON facts of a checkpoint.
+
+    Raises:
+        InputError: The directory holds no trainer state, or a damaged one.
+    """
+    try:
+        return json.loads((directory / INFO_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{directory} is not a checkpoint of a training run",
+            why=f"{INFO_FILE}: {error}",
+            fix="choose another --output, or remove this directory to start over",
+        ) from error
+
+
+def load_trainer_state(
+    directory: Path,
+    parameters: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    """Put saved weights and optimiser moments back, in place.
+
+    Raises:
+        InputError: The file is truncated or belongs to other parameters.
+    """
+    path = directory / TENSORS_FILE
+    try:
+        saved = safetensors.torch.load_file(path)
+        for name, parameter in parameters.items():
+            with torch.no_grad():
+                parameter.copy_(saved.pop(f"weight/{name}"))
+            state = {key: saved.pop(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            moved = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
+            optimiser.state[parameter] = moved
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{path} cannot be resumed from",
+            why=f"damaged, or of another model: {error}",
+            fix=f"remove {directory} to start over",
+        ) from error
+    if saved:
+        raise InputError(
+            f"{path} cannot be resumed from",
+            why=f"it holds parameters that this run does not train: {', '.join(sorted(saved)[:3])}",
+            fix=f"remove {directory} to start over",
+        )
+
+
+def cut_metrics(path: Path, n_steps: int) -> None:
+    """Drop the lines of a metrics.jsonl that are beyond ``n_steps``, or were cut by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            is_kept = json.loads(line)["step"] <= n_steps
+        except ValueError:
+            is_kept = False
+        if is_kept:
+            kept.append(line + "\n")
+    with disk_problems_named(path):
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(path)

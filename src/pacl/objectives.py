@@ -1,0 +1,216 @@
+"""What differs between aligning patches (``pacl``) and training a CLIP (``clip``).
+
+The training loop is one; it asks an ``Objective`` for the image side of some rows, the text side
+of some text numbers, and the compatibility of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from pacl.compatibility import patch_compatibility
+from pacl.data.batches import torch_stream
+from pacl.data.cache import TokenCache
+from pacl.data.pictures import PictureSource, augment_pictures
+from pacl.encoders import FrozenClip
+from pacl.encoders.hf import HfClip
+from pacl.model import Pacl
+
+TEXT_CHUNK = 256
+"""Texts encoded at once where a whole table is."""
+
+SCORES_AT_ONCE_CPU, SCORES_AT_ONCE_GPU = 2**21, 2**27
+"""Patch-text similarities computed at once: what stays in a CPU's cache, what fills a GPU."""
+
+SCORES_KEPT = 2**28
+"""Patch-text similarities of a step that are kept for the backward pass (1 GiB per copy)."""
+
+
+RowsOfStep = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The pieces of a run that depend on its objective, as plain functions."""
+
+    parameters: dict[str, nn.Parameter]
+    """What is trained, by name, without the logit scale."""
+    logit_scale: float
+    """The checkpoint's own."""
+    encode_images: Callable[[int], Tensor]
+    """Step → its images' patch embeddings (B, T, D), or pooled embeddings (B, D)."""
+    encode_texts: Callable[[np.ndarray], Tensor]
+    """Text numbers (C,) → text embeddings (C, D)."""
+    score: Callable[[Tensor, Tensor], Tensor]
+    """(image side, text embeddings) → compatibility (B, C) in [-1, 1], float32."""
+    save: Callable[[Path, float, dict[str, Any]], None]
+    """Write the model into a directory: (directory, logit scale, facts of the training)."""
+
+
+def build_clip_objective(
+    encoder: HfClip,
+    pictures: PictureSource,
+    texts: Sequence[str],
+    *,
+    parts: frozenset[str],
+    rows_of_step: RowsOfStep,
+    seed: int,
+    augment: str,
+    keep_patches: float,
+) -> Objective:
+    """CLIP's own objective: pooled image embeddings against text embeddings.
+
+    Args:
+        encoder: The CLIP; its named parts are made trainable here.
+        pictures: The images, by row.
+        texts: All texts, in the order of their numbers.
+        parts: "vision", "text" or both.
+        rows_of_step: Step → image rows.
+        seed: Seed of augmentation and patch dropping.
+        augment: See `augment_pictures`.
+        keep_patches: Share of patches the vision tower sees in a step (FLIP, 2212.00794).
+    """
+    encoder.unfreeze(set(parts))
+    encoder.train()
+
+    def encode_images(step: int) -> Tensor:
+        batch = pictures.take(rows_of_step(step), rows_of_step(step + 1)).to(encoder.device)
+        batch = augment_pictures(batch, augment, torch_stream(seed, "augment", step))
+        return encoder.encode_images(
+            encoder.normalise(batch),
+            keep_patches=keep_patches,
+            generator=torch_stream(seed, "patches", step),
+        )
+
+    def save(directory: Path, logit_scale: float, training: dict[str, Any]) -> None:
+        encoder.set_logit_scale(logit_scale)
+        encoder.save_pretrained(directory)
+
+    return Objective(
+        parameters={name: p for name, p in encoder.named_parameters() if p.requires_grad},
+        logit_scale=encoder.logit_scale,
+        encode_images=encode_images,
+        encode_texts=build_text_encoder(encoder, texts, is_trained="text" in parts),
+        score=cosine,
+        save=save,
+    )
+
+
+def build_pacl_objective(
+    model: Pacl,
+    images: TokenCache | PictureSource,
+    texts: Sequence[str],
+    *,
+    rows_of_step: RowsOfStep,
+    seed: int,
+    augment: str,
+) -> Objective:
+    """PACL's objective: the embedder's patch embeddings against frozen text embeddings.
+
+    Args:
+        model: Frozen encoder and the embedder to train; its patch temperature is used.
+        images: Cached patch tokens; or the pictures, which are then encoded in every step.
+        texts: All texts, in the order of their numbers; embedded once, here.
+        rows_of_step: Step → image rows.
+        seed: Seed of augmentation.
+        augment: See `augment_pictures`; pictures only.
+    """
+    encoder, embedder = model.encoder, model.embedder
+    if embedder is None:
+        raise ValueError("model has no embedder to train")
+
+    def encode_images(step: int) -> Tensor:
+        rows = rows_of_step(step)
+        if isinstance(images, TokenCache):
+            return model.embed_tokens(images.take(rows).to(encoder.device))
+        batch = images.take(rows, rows_of_step(step + 1)).to(encoder.device)
+        batch = augment_pictures(batch, augment, torch_stream(seed, "augment", step))
+        with torch.no_grad():
+            tokens, _ = encoder.encode_patches(
+                encoder.normalise(batch), kind=model.token_kind, layer=model.token_layer
+            )
+        return model.embed_tokens(tokens)
+
+    def save(directory: Path, logit_scale: float, training: dict[str, Any]) -> None:
+        model.logit_scale = logit_scale
+        model.training_facts = training
+        model.save_pretrained(directory)
+
+    return Objective(
+        parameters=dict(embedder.named_parameters()),
+        logit_scale=encoder.logit_scale,
+        encode_images=encode_images,
+        encode_texts=build_text_encoder(encoder, texts, is_trained=False),
+        score=partial(score_patches, patch_temperature=model.patch_temperature),
+        save=save,
+    )
+
+
+def score_patches(
+    patch_embeds: Float[Tensor, "B T D"],
+    text_embeds: Float[Tensor, "C D"],
+    *,
+    patch_temperature: float,
+) -> Float[Tensor, "B C"]:
+    """``patch_compatibility``, some images at a time: the same numbers, sooner and in less memory.
+
+    Images do not depend on each other. A chunk that stays in the CPU's cache takes two thirds of
+    the time; a batch of thousands fits because its chunks are computed again in the backward pass.
+    """
+    per_image = patch_embeds.shape[1] * len(text_embeds)
+    is_cpu = patch_embeds.device.type == "cpu"
+    n_at_once = max(1, (SCORES_AT_ONCE_CPU if is_cpu else SCORES_AT_ONCE_GPU) // per_image)
+    score = partial(patch_compatibility, patch_temperature=patch_temperature)
+    if per_image * len(patch_embeds) > SCORES_KEPT:
+        score = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([score(chunk, text_embeds) for chunk in patch_embeds.split(n_at_once)])
+
+
+def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]) -> Tensor:
+    """CLIP's score: cosine of every pooled image embedding with every text, in float32."""
+    images = F.normalize(image_embeds.float(), dim=-1)
+    return images @ F.normalize(text_embeds.float(), dim=-1).T
+
+
+def build_text_encoder(
+    encoder: FrozenClip, texts: Sequence[str], *, is_trained: bool
+) -> Callable[[np.ndarray], Float[Tensor, "C D"]]:
+    """Text numbers → embeddings: through the tower where it is trained, else from a table.
+
+    Texts are tokenised once. A batch is padded to its longest text only, and a text that occurs
+    more than once in it is encoded once.
+    """
+    device = encoder.device
+    ids, mask, _ = encoder.tokenize(texts)
+    lengths = mask.sum(dim=1).numpy()
+    ids, mask = ids.to(device), mask.to(device)
+
+    def encode(numbers: np.ndarray) -> Tensor:
+        unique, place = np.unique(numbers, return_inverse=True)
+        longest = int(lengths[unique].max())
+        chosen = torch.from_numpy(unique).to(device)
+        embeds = encoder.encode_tokens(
+            ids.index_select(0, chosen)[:, :longest], mask.index_select(0, chosen)[:, :longest]
+        )
+        # index_select sums its gradient in a fixed order; that of embeds[place] is not on a CPU.
+        return embeds.index_select(0, torch.from_numpy(place).to(device))
+
+    if is_trained:
+        return encode
+    order = np.argsort(lengths, kind="stable")
+    with torch.no_grad():
+        chunks = [order[i : i + TEXT_CHUNK] for i in range(0, len(order), TEXT_CHUNK)]
+        embeds = torch.cat([encode(chunk).float() for chunk in chunks])
+    table = embeds.index_select(0, torch.from_numpy(np.argsort(order)).to(device))
+    return lambda numbers: table.index_select(0, torch.from_numpy(numbers).to(device))

@@ -1,0 +1,323 @@
+"""Training on image-caption pairs: one loop for both objectives, resumable to the bit on a CPU.
+
+Every random choice is a function of (seed, step), so a checkpoint is weights, optimiser moments
+and the step number. Running the same command again goes on where the last checkpoint was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pacl.checkpoint import (
+    cut_metrics,
+    disk_problems_named,
+    load_trainer_state,
+    read_trainer_info,
+    recover,
+    replace_directory,
+    save_trainer_state,
+)
+from pacl.compatibility import contrastive_loss
+from pacl.data.batches import count_steps_per_epoch, sample_rows, sample_texts
+from pacl.errors import InputError, PaclError
+from pacl.train_config import TrainConfig
+from pacl.training_setup import prepare
+
+MAX_LOGIT_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step; given to the ``progress`` callback."""
+
+    step: int
+    """Steps done."""
+    n_steps: int
+    """Steps in all."""
+    loss: float
+    """Of this step."""
+    accuracy: float
+    """In-batch retrieval top-1 of this step, mean of both directions, in [0, 1]."""
+    images_per_s: float
+    """Over the last 20 steps."""
+    eta_s: float
+    """Seconds that remain at that speed."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind."""
+
+    checkpoint_dir: Path
+    """The newest checkpoint, a model directory."""
+    metrics_path: Path
+    """metrics.jsonl."""
+    loss: float
+    """Of the last step; nan where no step was left to do."""
+    steps: int
+    """Steps done, those of earlier runs included."""
+    n_steps: int
+    """Steps in all."""
+    seconds: float
+    """Wall time of this call."""
+    is_stopped: bool
+    """Whether an interrupt ended the run early; the same command goes on."""
+    notes: tuple[str, ...]
+    """What the user should know: skipped rows, a capped batch, ..."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    cache_progress: Callable[[int, int], None] | None = None,
+) -> TrainResult:
+    """Train as the config says, or resume the run that is in its output directory.
+
+    Args:
+        config: See `TrainConfig`.
+        progress: Called after every step.
+        cache_progress: Called with (images encoded, images) while the token cache is built.
+
+    Raises:
+        InputError: Bad data or settings, or an output directory with a run of other settings.
+        EnvironmentProblem: The disk is full; the last checkpoint is kept.
+        PaclError: The loss or a gradient is not finite; the last checkpoint is kept.
+    """
+    started_s = time.perf_counter()
+    config = config.resolve()
+    last_dir, metrics_path = config.output / "last", config.output / "metrics.jsonl"
+    recover(last_dir)
+    saved = _read_resumable(last_dir, config)
+    if saved is not None and saved["step"] == saved["n_steps"]:
+        return _finished_before(saved, last_dir, metrics_path)
+
+    # What stays the same in all steps.
+    setup = prepare(config, cache_progress=cache_progress)
+    objective, batch_size = setup.objective, setup.batch_size
+    steps_per_epoch = count_steps_per_epoch(setup.n_images, batch_size)
+    n_steps = config.steps or config.epochs * steps_per_epoch
+    facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
+    first_scale = config.logit_scale_init or objective.logit_scale
+    log_scale = nn.Parameter(torch.tensor(first_scale, device=setup.device).log())
+    parameters = dict(objective.parameters)
+    if config.logit_scale == "learn":
+        parameters["log_logit_scale"] = log_scale
+    optimiser = _build_optimiser(parameters, config)
+
+    # Where an earlier run stopped.
+    first_step = 0
+    if saved is not None:
+        _check_same_data(saved, setup.data_fingerprint, last_dir)
+        load_trainer_state(last_dir, parameters, optimiser)
+        first_step = saved["step"]
+    cut_metrics(metrics_path, first_step)
+
+    def save(step: int) -> None:
+        def write(directory: Path) -> None:
+            objective.save(directory, log_scale.exp().item(), facts | {"step": step})
+            save_trainer_state(directory, parameters, optimiser, facts | {"step": step})
+
+        replace_directory(last_dir, write)
+
+    step, loss_value = first_step, math.nan
+    ends_s = deque([time.perf_counter()], maxlen=21)
+    with closing(setup), _interrupts_noted() as is_interrupted:
+        while step < n_steps and not is_interrupted():
+            # The batch: images, a caption of each, and the nouns of those captions.
+            rows = sample_rows(setup.n_images, batch_size, seed=config.seed, step=step)
+            texts = sample_texts(setup.table, rows, seed=config.seed, step=step)
+
+            # The loss.
+            with setup.autocast():
+                image_side = objective.encode_images(step)
+                text_embeds = objective.encode_texts(texts.ids)
+            compatibility = objective.score(image_side, text_embeds)
+            of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
+            loss_captions = contrastive_loss(of_captions, log_scale.exp())
+            positives = texts.positives.to(setup.device)
+            loss_nouns = contrastive_loss(of_nouns, log_scale.exp(), positives=positives)
+            loss = loss_captions + config.noun_weight * loss_nouns
+
+            # The step.
+            lr = config.lr * learning_rate_factor(step, n_steps, config.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            optimiser.zero_grad()
+            loss.backward()
+            _check_finite(loss, optimiser, step=step + 1, last_dir=last_dir)
+            optimiser.step()
+            with torch.no_grad():
+                log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+            step, loss_value = step + 1, loss.item()
+
+            # The record.
+            ends_s.append(time.perf_counter())
+            images_per_s = batch_size * (len(ends_s) - 1) / (ends_s[-1] - ends_s[0])
+            eta_s = (n_steps - step) * batch_size / images_per_s
+            to_text, to_image = retrieval_accuracy(of_captions, texts.ids[:batch_size])
+            if step % config.log_every == 0 or step == n_steps:
+                line = {
+                    "step": step,
+                    "epoch": step / steps_per_epoch,
+                    "loss": loss_value,
+                    "loss_captions": loss_captions.item(),
+                    "loss_nouns": loss_nouns.item(),
+                    "accuracy_image_to_text": to_text,
+                    "accuracy_text_to_image": to_image,
+                    "lr": lr,
+                    "logit_scale": log_scale.exp().item(),
+                    "images_per_s": images_per_s,
+                    "eta_s": eta_s,
+                }
+                _append_line(metrics_path, line)
+            if step % config.checkpoint_every == 0:
+                save(step)
+            if progress is not None:
+                accuracy = (to_text + to_image) / 2
+                progress(Progress(step, n_steps, loss_value, accuracy, images_per_s, eta_s))
+        if step > first_step and step % config.checkpoint_every != 0:
+            save(step)
+    return TrainResult(
+        checkpoint_dir=last_dir,
+        metrics_path=metrics_path,
+        loss=loss_value,
+        steps=step,
+        n_steps=n_steps,
+        seconds=time.perf_counter() - started_s,
+        is_stopped=step < n_steps,
+        notes=setup.notes,
+    )
+
+
+def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) -> TrainResult:
+    return TrainResult(
+        checkpoint_dir=last_dir,
+        metrics_path=metrics_path,
+        loss=math.nan,
+        steps=saved["step"],
+        n_steps=saved["n_steps"],
+        seconds=0.0,
+        is_stopped=False,
+        notes=("this run was finished before; nothing was left to do",),
+    )
+
+
+def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine from 1 to 0 over the other steps (paper, A.2.1)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+
+
+def retrieval_accuracy(
+    compatibility: Float[Tensor, "B B"], caption_ids: np.ndarray
+) -> tuple[float, float]:
+    """In-batch top-1 from image to caption and from caption to image, in [0, 1].
+
+    Args:
+        compatibility: Row i and column i belong together.
+        caption_ids: Number of each column's caption; an equal caption of another image is right.
+    """
+    ids = torch.from_numpy(caption_ids).to(compatibility.device)
+    to_text = ids[compatibility.argmax(dim=1)] == ids
+    to_image = ids[compatibility.argmax(dim=0)] == ids
+    return to_text.float().mean().item(), to_image.float().mean().item()
+
+
+def _build_optimiser(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only, as CLIP does."""
+    matrices = [p for p in parameters.values() if p.ndim >= 2]
+    others = [p for p in parameters.values() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.wd},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def _check_finite(
+    loss: Tensor, optimiser: torch.optim.Optimizer, *, step: int, last_dir: Path
+) -> None:
+    """Stop before a loss or gradient that is no number reaches the weights."""
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    for name, value in (("loss", loss), ("gradient norm", norm)):
+        if not torch.isfinite(value):
+            raise PaclError(
+                f"the {name} is {value.item()} at step {step}",
+                why=f"{last_dir} keeps the last checkpoint, from before that step",
+                fix="try a lower --lr, some --warmup or --precision fp32",
+            )
+
+
+def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """Facts of the checkpoint to resume from; None where there is none."""
+    if not last_dir.exists():
+        return None
+    saved = read_trainer_info(last_dir)
+    mine, theirs = config.to_json(), saved["config"]
+    names = config.differing_fields(theirs)
+    if names:
+        lines = [f"{name}: {theirs.get(name, 'unset')} there, {mine[name]} here" for name in names]
+        raise InputError(
+            f"{last_dir.parent} holds a run with other settings",
+            why="\n".join(lines),
+            fix="choose another --output, or repeat the first command to resume that run",
+        )
+    return saved
+
+
+def _check_same_data(saved: dict[str, Any], fingerprint: str, last_dir: Path) -> None:
+    if saved["data"] != fingerprint:
+        raise InputError(
+            f"{last_dir.parent} was trained on other data",
+            why="the images or captions have changed since its checkpoint",
+            fix="choose another --output",
+        )
+
+
+def _append_line(path: Path, line: dict[str, Any]) -> None:
+    with disk_problems_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,231 @@
+"""The settings of a training run. Torch is not imported here, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pacl.errors import InputError
+
+PAPER: dict[str, Any] = {
+    "objective": "pacl",
+    "trainable": "embedder",
+    "patch_temperature": 1.0,
+    "token_layer": -1,
+    "init": "random",
+    "lr": 5e-4,
+    "wd": 0.2,
+    "beta1": 0.9,
+    "beta2": 0.98,
+    "eps": 1e-6,
+    "batch_size": 4096,
+    "epochs": 10,
+    "steps": None,
+    "warmup": 0,
+    "noun_weight": 1.0,
+    "templates": "paper7",
+    "augment": "none",
+}
+"""Every value the paper publishes (docs/method.md says which are quoted and which unknown)."""
+
+FREE_TO_CHANGE = frozenset(
+    {"output", "workers", "cache", "cache_images_gb", "checkpoint_every", "log_every"}
+)
+"""Fields that change nothing in the weights, so a run may be resumed with others."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train on image-caption pairs; running the same command again resumes the run."""
+
+    data: Path
+    """Folder with captions.csv, or a CSV, TSV or JSONL file: an image and a caption per row."""
+
+    output: Path
+    """Run directory: last/ (the newest checkpoint, which `--model` accepts) and metrics.jsonl."""
+
+    model: str = "storybook"
+    """CLIP to build on: a hub id or a local directory in Hugging Face format. With the clip
+    objective, a directory without weights is a recipe for a new model: it starts from random."""
+
+    image_key: str | None = None
+    """Column of the image paths; none: found by its name."""
+
+    caption_key: str | None = None
+    """Column of the captions; none: found by its name."""
+
+    objective: Literal["pacl", "clip"] = "pacl"
+    """pacl: align patches with a frozen CLIP. clip: train the CLIP itself (pooled embeddings)."""
+
+    trainable: str = ""
+    """Parts that learn, separated by commas: `embedder` (pacl); `vision`, `text` or `all` (clip).
+    Empty: embedder for pacl, all for clip."""
+
+    paper: bool = False
+    """Set every value the paper publishes: temperature 1, last layer, random start, batch 4096,
+    10 epochs, lr 5e-4, wd 0.2. Overrides the single options."""
+
+    batch_size: int = 256
+    """Images per step; capped to the number of images, and the result says so."""
+
+    epochs: int = 10
+    """Passes over the images. Of several captions of an image, one is drawn in each pass."""
+
+    steps: int | None = None
+    """Optimiser steps in place of epochs."""
+
+    lr: float = 5e-4
+    """Highest learning rate of AdamW; falls to 0 along a cosine over all steps."""
+
+    wd: float = 0.2
+    """Weight decay, on matrices only: biases, norms and the logit scale are spared."""
+
+    beta1: float = 0.9
+    """AdamW's first decay rate."""
+
+    beta2: float = 0.98
+    """AdamW's second decay rate."""
+
+    eps: float = 1e-6
+    """AdamW's epsilon."""
+
+    warmup: int = 0
+    """Steps of linear warm-up before the cosine."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs encoder and embedder in bfloat16; the compatibility is always float32.
+    auto: bf16 where the GPU or CPU computes in it."""
+
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, cuda:1 ..."""
+
+    workers: int = 2
+    """Threads that decode images."""
+
+    seed: int = 0
+    """Seed of the initial weights, the order of images, captions, templates and augmentation."""
+
+    cache: Literal["memory", "disk", "none"] = "memory"
+    """pacl: where the frozen patch tokens are kept. none: encode the images in every step."""
+
+    cache_images_gb: float = 4.0
+    """Decoded images up to this size are held in memory; beyond it they are decoded per step.
+    Used where images are encoded in the step (clip, or cache none)."""
+
+    patch_temperature: float = 0.1
+    """Temperature τ_p of the softmax over patches; 1 is the paper's."""
+
+    token_kind: str = "clip"
+    """Last block of the frozen encoder: clip, maskclip, sclip, clearclip or naclip."""
+
+    token_layer: int = -1
+    """Block whose patch tokens are used: -1 the last, -2 the one before ..."""
+
+    init: Literal["random", "clip"] = "clip"
+    """Embedder's start: random, or clip = the checkpoint's own visual projection."""
+
+    noun_weight: float = 1.0
+    """Weight of the noun loss beside the caption loss; 0 leaves nouns out."""
+
+    templates: str = "paper7"
+    """Prompt templates that nouns are put in: paper7, simple or imagenet80."""
+
+    logit_scale: Literal["learn", "fixed"] = "learn"
+    """Whether the logit scale is learned (clamped at 100) or stays at its first value."""
+
+    logit_scale_init: float | None = None
+    """First value of the logit scale; none: the checkpoint's own."""
+
+    augment: Literal["none", "flip", "crop"] = "none"
+    """Images encoded in the step: flip left and right, or flip and crop (70 to 100 % of the area).
+    Leave it off where captions say left and right."""
+
+    keep_patches: float = 1.0
+    """clip: share of patches the vision tower sees in each step, drawn at random (FLIP);
+    0.5 nearly halves the time of a step."""
+
+    image_size: int | None = None
+    """Squeeze the images into squares of this many pixels; none: the checkpoint's own resizing
+    and centre crop."""
+
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one is written at the end and on an interrupt in any case."""
+
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+
+    def resolve(self) -> TrainConfig:
+        """The settings with presets and defaults filled in, checked.
+
+        Raises:
+            InputError: A value out of range, or options that exclude each other.
+        """
+        config = replace(self, **PAPER) if self.paper else self
+        if not config.trainable:
+            config = replace(config, trainable="embedder" if config.objective == "pacl" else "all")
+        _check(config)
+        return config
+
+    def trainable_parts(self) -> frozenset[str]:
+        """The set of parts that learn: {"embedder"}, or some of {"vision", "text"}."""
+        parts = frozenset(part.strip() for part in self.trainable.split(","))
+        return frozenset({"vision", "text"}) if parts == {"all"} else parts
+
+    def differing_fields(self, saved: dict[str, Any]) -> list[str]:
+        """Names of the fields that differ from a saved run and would change its weights.
+
+        A field that is younger than the saved run counts as having had its default there.
+        """
+        mine = self.to_json()
+        known = [field for field in fields(self) if field.name not in FREE_TO_CHANGE]
+        return [f.name for f in known if saved.get(f.name, f.default) != mine[f.name]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; paths become strings."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
+
+
+def _check(config: TrainConfig) -> None:
+    known = {"embedder"} if config.objective == "pacl" else {"vision", "text"}
+    parts = config.trainable_parts()
+    if not parts <= known:
+        raise InputError(
+            f"trainable: {', '.join(sorted(parts - known))} cannot be trained here",
+            why=f"the {config.objective} objective trains: {', '.join(sorted(known))}",
+            fix=f"--trainable {'embedder' if config.objective == 'pacl' else 'all'}",
+        )
+    _check_images(config)
+    limits = {
+        "batch_size": config.batch_size >= 2,
+        "epochs": config.epochs >= 1,
+        "steps": config.steps is None or config.steps >= 1,
+        "lr": config.lr > 0,
+        "wd": config.wd >= 0,
+        "warmup": config.warmup >= 0,
+        "workers": config.workers >= 1,
+        "patch_temperature": config.patch_temperature > 0,
+        "noun_weight": config.noun_weight >= 0,
+        "logit_scale_init": config.logit_scale_init is None or 0 < config.logit_scale_init <= 100,
+        "keep_patches": 0 < config.keep_patches <= 1,
+        "image_size": config.image_size is None or config.image_size >= 1,
+        "checkpoint_every": config.checkpoint_every >= 1,
+        "log_every": config.log_every >= 1,
+    }
+    for name, is_fine in limits.items():
+        if not is_fine:
+            raise InputError(f"{name}: {getattr(config, name)} is out of range")
+
+
+def _check_images(config: TrainConfig) -> None:
+    is_cached = config.objective == "pacl" and config.cache != "none"
+    if config.augment != "none" and is_cached:
+        raise InputError(
+            f"augment: {config.augment} changes the images in every step, the tokens are cached",
+            fix="--cache none",
+        )
+    if config.keep_patches < 1 and config.objective == "pacl":
+        raise InputError(
+            "keep_patches: patches are dropped in the clip objective only", fix="--keep-patches 1"
+        )

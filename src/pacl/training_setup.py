@@ -1,0 +1,225 @@
+"""From a training config to what the loop needs: data read, model built, objective chosen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pacl.data.batches import TextTable, number_texts, sample_rows, torch_stream
+from pacl.data.cache import TokenCache, build_token_cache
+from pacl.data.nouns import extract_nouns
+from pacl.data.pairs import Pairs, read_pairs
+from pacl.data.pictures import PictureSource
+from pacl.embedder import VisionEmbedder
+from pacl.encoders.hf import HfClip
+from pacl.errors import InputError
+from pacl.model import Pacl, find_source
+from pacl.objectives import (
+    Objective,
+    RowsOfStep,
+    build_clip_objective,
+    build_pacl_objective,
+)
+from pacl.prompts import TEMPLATES
+from pacl.train_config import TrainConfig
+
+CacheProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's fixed parts."""
+
+    objective: Objective
+    table: TextTable
+    n_images: int
+    batch_size: int
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]
+    data_fingerprint: str
+    notes: tuple[str, ...]
+    close: Callable[[], None]
+
+
+def prepare(config: TrainConfig, *, cache_progress: CacheProgress | None) -> Setup:
+    """Read the pairs, build the model, its image source and the objective.
+
+    Args:
+        config: Resolved.
+        cache_progress: Called with (images encoded, images) while the token cache is built.
+
+    Raises:
+        InputError: Bad data, or a model that cannot be loaded.
+    """
+    device = _find_device(config.device)
+    is_bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=is_bf16)
+    pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
+    encoder = _build_encoder(config).to(device)
+    with autocast():
+        images = _open_images(config, encoder, pairs.image_paths, cache_progress)
+    paths = [pairs.image_paths[row] for row in images.readable]
+    captions = [pairs.captions[row] for row in images.readable]
+    if len(paths) < 2:
+        raise InputError(
+            "training contrasts images with each other and needs at least 2 images",
+            why=pairs.report.summary(),
+        )
+    batch_size = min(config.batch_size, len(paths))
+    table = number_texts(
+        captions,
+        templates=TEMPLATES[config.templates],
+        extract_nouns=extract_nouns if config.noun_weight else None,
+    )
+
+    def rows_of_step(step: int) -> np.ndarray:
+        return images.readable[sample_rows(len(paths), batch_size, seed=config.seed, step=step)]
+
+    with autocast():
+        objective = _build_objective(config, encoder, images, table.texts, rows_of_step)
+    return Setup(
+        objective=objective,
+        table=table,
+        n_images=len(paths),
+        batch_size=batch_size,
+        device=device,
+        autocast=autocast,
+        data_fingerprint=fingerprint_data(paths, captions),
+        notes=tuple(_iter_notes(config, pairs, images, batch_size)),
+        close=images.close if isinstance(images, PictureSource) else lambda: None,
+    )
+
+
+def _build_encoder(config: TrainConfig) -> HfClip:
+    """Load the CLIP; for the clip objective, start from random weights where it has none."""
+    source = find_source(config.model)
+    has_weights = not Path(source).is_dir() or any(Path(source).glob("model*.safetensors*"))
+    if config.objective == "pacl" or has_weights:
+        encoder = HfClip.from_pretrained(source)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            encoder = HfClip.from_config(source)
+    encoder.source = config.model  # the name the checkpoint will hold, not where it was found
+    return encoder
+
+
+def _open_images(
+    config: TrainConfig,
+    encoder: HfClip,
+    paths: Sequence[Path],
+    cache_progress: CacheProgress | None,
+) -> TokenCache | PictureSource:
+    size_px = config.image_size
+    if config.objective == "pacl" and config.cache != "none":
+        return build_token_cache(
+            encoder,
+            paths,
+            directory=config.output / "tokens" if config.cache == "disk" else None,
+            device=encoder.device,
+            size_px=None if size_px is None else (size_px, size_px),
+            kind=config.token_kind,
+            layer=config.token_layer,
+            workers=config.workers,
+            on_progress=cache_progress,
+        )
+    return PictureSource(
+        paths,
+        size_px=size_px or encoder.image_size_px,
+        is_cropped=size_px is None,
+        workers=config.workers,
+        memory_gb=config.cache_images_gb,
+    )
+
+
+def _build_objective(
+    config: TrainConfig,
+    encoder: HfClip,
+    images: TokenCache | PictureSource,
+    texts: Sequence[str],
+    rows_of_step: RowsOfStep,
+) -> Objective:
+    if config.objective == "clip":
+        assert isinstance(images, PictureSource)
+        return build_clip_objective(
+            encoder,
+            images,
+            texts,
+            parts=config.trainable_parts(),
+            rows_of_step=rows_of_step,
+            seed=config.seed,
+            augment=config.augment,
+            keep_patches=config.keep_patches,
+        )
+    model = Pacl(
+        encoder=encoder,
+        embedder=_build_embedder(config, encoder),
+        patch_temperature=config.patch_temperature,
+        token_kind=config.token_kind,
+        token_layer=config.token_layer,
+    )
+    return build_pacl_objective(
+        model,
+        images,
+        texts,
+        rows_of_step=rows_of_step,
+        seed=config.seed,
+        augment=config.augment,
+    )
+
+
+def _build_embedder(config: TrainConfig, encoder: HfClip) -> VisionEmbedder:
+    embedder = VisionEmbedder(encoder.width, encoder.joint_width)
+    generator = torch_stream(config.seed, "embedder", 0)
+    if config.init == "random":
+        embedder.init_random(generator=generator)
+    else:
+        unit_vectors = torch.eye(encoder.width, device=encoder.device)[None]
+        with torch.autocast(encoder.device.type, enabled=False):  # the very weights, not rounded
+            projection = encoder.project_patches(unit_vectors)[0].T
+        embedder.init_clip(projection.cpu(), generator=generator)
+    return embedder.to(encoder.device)
+
+
+def _iter_notes(
+    config: TrainConfig, pairs: Pairs, images: TokenCache | PictureSource, batch_size: int
+) -> Iterator[str]:
+    yield pairs.report.summary()
+    if images.unreadable:
+        first = next(iter(images.unreadable.values()))
+        yield f"left out {len(images.unreadable):,} unreadable images, such as: {first}"
+    if batch_size < config.batch_size:
+        yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"device: there is no {name!r}", fix="--device cpu, cuda or auto"
+        ) from error
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def fingerprint_data(paths: Sequence[Path], captions: Sequence[Sequence[str]]) -> str:
+    """16 hexadecimal digits that change with the file names or captions, not with their folder."""
+    digest = hashlib.sha256()
+    for path, texts in zip(paths, captions, strict=True):
+        digest.update("\0".join([path.name, *texts, ""]).encode())
+    return digest.hexdigest()[:16]
