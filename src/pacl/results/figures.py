@@ -1,0 +1,75 @@
+"""Figures for reports: sheets of pictures and curves (the only file that imports matplotlib)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pacl.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Panel = tuple[str, Image.Image]
+"""Title and picture."""
+
+_INK = "#26262a"
+
+
+def draw_sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
+    """Rows of titled pictures; rows may differ in length.
+
+    Raises:
+        EnvironmentProblem: matplotlib is not installed.
+    """
+    n_columns = max(map(len, rows))
+    figure = _new_figure(1.55 * n_columns, 1.75 * len(rows))
+    axes = figure.subplots(len(rows), n_columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, panels in zip(axes, rows, strict=True):
+        for axis, (title, picture) in zip(row, panels, strict=False):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_title(title, fontsize=9, color=_INK, pad=3)
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def draw_curves(metrics_paths: Mapping[str, Path], path: Path) -> None:
+    """Loss and in-batch retrieval accuracy over the steps of one or several runs.
+
+    Args:
+        metrics_paths: Name of each run and its metrics.jsonl.
+        path: The picture to write.
+
+    Raises:
+        EnvironmentProblem: matplotlib is not installed.
+    """
+    figure = _new_figure(8, 3)
+    left, right = figure.subplots(1, 2)
+    for name, metrics_path in metrics_paths.items():
+        text = metrics_path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        steps = [line["step"] for line in lines]
+        left.plot(steps, [line["loss"] for line in lines], label=name)
+        right.plot(steps, [line["accuracy_image_to_text"] for line in lines], label=name)
+    left.set(xlabel="step", ylabel="loss")
+    right.set(xlabel="step", ylabel="in-batch retrieval, image to text")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    left.legend(frameon=False)
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def _new_figure(width_in: float, height_in: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EnvironmentProblem(
+            "matplotlib is not installed", why="figures need it", fix="pip install 'pacl[plots]'"
+        ) from error
+    return Figure(figsize=(width_in, height_in), layout="constrained")

@@ -1,0 +1,228 @@
+"""Segmenting pictures with any function that scores patches, at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from pacl.compatibility import patch_similarity
+from pacl.errors import InputError
+from pacl.labelling import BackgroundRule, above_entropy, below_probability, label_pixels
+from pacl.model import Pacl
+from pacl.results import Segmentation
+from pacl.windows import PatchScorer, score_maps
+
+MAX_ASPECT = 32
+"""Longest picture for its width that is accepted: beyond it, memory would run out unannounced."""
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """What segmenting needs to know of an encoder."""
+
+    @property
+    def image_size_px(self) -> int:
+        """The side it was made for."""
+        ...
+
+    @property
+    def patch_size_px(self) -> int:
+        """The side of one patch."""
+        ...
+
+    def preprocess(
+        self, image: Image.Image, *, size_px: tuple[int, int] | None = None
+    ) -> Float[Tensor, "3 H W"]:
+        """The picture resized to exactly (height, width) and normalised."""
+        ...
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How pictures are segmented."""
+
+    short_side_px: int | None = None
+    """The picture is resized to this short side, keeping its shape; None: the encoder's own."""
+    size_px: tuple[int, int] | None = None
+    """Resize to this height and width instead, whatever the picture's shape."""
+    window_px: int | None = None
+    """Side of the square windows a large picture is cut into; None: the whole picture at once."""
+    window_stride_px: int | None = None
+    """Distance between windows; where they overlap, scores are averaged. None: half a window."""
+    patch_stride_px: int | None = None
+    """Distance between patches; smaller than the patch gives finer masks, slowly (16 to 8 costs
+    4 times as much). It must divide the patch size. None: the patch size."""
+    background: Literal["none", "probability", "entropy"] = "none"
+    """Which pixels are none of the labels: none of them; those whose best probability is below
+    background_level; those whose entropy, in nats, is above it."""
+    background_level: float | None = None
+    """None: 0.5 for "probability", and the paper's 1.5 for "entropy"."""
+    logit_scale: float | None = None
+    """Factor of the cosines in the softmax that gives probabilities; None: the model's own."""
+    batch_size: int = 8
+    """Pictures, or windows, that go through the encoder together."""
+
+    def __post_init__(self) -> None:
+        sizes = [self.short_side_px, *(self.size_px or ()), self.window_px, self.batch_size]
+        sizes += [self.window_stride_px, self.patch_stride_px]
+        if any(size is not None and size < 1 for size in sizes):
+            raise InputError(f"sizes must be positive: {self}")
+        if self.short_side_px is not None and self.size_px is not None:
+            raise InputError("short_side_px and size_px exclude each other", fix="give one of them")
+        self.background_rule()
+
+    def background_rule(self) -> BackgroundRule | None:
+        """The function that background and background_level name.
+
+        Raises:
+            InputError: there is no such rule.
+        """
+        if self.background == "none":
+            return None
+        if self.background == "probability":
+            level = 0.5 if self.background_level is None else self.background_level
+            return partial(below_probability, level=level)
+        if self.background == "entropy":
+            level = 1.5 if self.background_level is None else self.background_level
+            return partial(above_entropy, level=level)
+        raise InputError(
+            f"unknown background rule {self.background!r}", fix="use none, probability or entropy"
+        )
+
+
+def working_size_px(
+    height: int, width: int, *, encoder: ImageReader, config: SegmentConfig
+) -> tuple[int, int]:
+    """Height and width a picture is resized to: whole patches, as near its shape as they allow.
+
+    Raises:
+        InputError: the picture is more than MAX_ASPECT times as long as it is wide.
+    """
+    patch_px = encoder.patch_size_px
+    if config.size_px is not None:
+        tall, wide = config.size_px
+    else:
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            raise InputError(
+                f"the picture is too elongated: {width} × {height} px",
+                why=f"one side is more than {MAX_ASPECT} times the other",
+                fix="cut it into pieces first",
+            )
+        scale = (config.short_side_px or encoder.image_size_px) / min(height, width)
+        tall, wide = height * scale, width * scale
+    return max(1, round(tall / patch_px)) * patch_px, max(1, round(wide / patch_px)) * patch_px
+
+
+def build_scorer(
+    model: Pacl, text_embeds: Float[Tensor, "C D"], *, patch_stride_px: int | None = None
+) -> PatchScorer:
+    """The scorer of a PACL model: the cosine of each patch embedding with each text embedding."""
+
+    @torch.inference_mode()
+    def score_patches(images: Tensor) -> Tensor:
+        patch_embeds = model.patch_embeds(images.to(model.device), stride_px=patch_stride_px)
+        similarity = patch_similarity(patch_embeds.flatten(1, 2), text_embeds)
+        return similarity.unflatten(2, patch_embeds.shape[1:3])
+
+    return score_patches
+
+
+def segment_images(
+    images: Sequence[Image.Image],
+    scorer: PatchScorer,
+    *,
+    encoder: ImageReader,
+    labels: tuple[str, ...],
+    class_of_name: Int[Tensor, " C"],
+    logit_scale: float,
+    config: SegmentConfig,
+    sources: Sequence[str | None] | None = None,
+) -> list[Segmentation]:
+    """Segment upright RGB pictures, each at its original size.
+
+    Args:
+        images: all held, with their results, until the call returns: give it a batch.
+        scorer: for one or several names per class.
+        encoder: resizes and normalises what the scorer gets.
+        labels: one name per class.
+        class_of_name: class of each of the scorer's names, from 0.
+        logit_scale: taken where config names none.
+        config: sizes, windows, background rule.
+        sources: where each picture came from, noted in its result.
+    """
+    check_config(config, patch_px=encoder.patch_size_px)
+    inputs = []
+    for image in images:
+        size_px = working_size_px(image.height, image.width, encoder=encoder, config=config)
+        inputs.append(encoder.preprocess(image, size_px=size_px))
+    all_scores = score_maps(
+        inputs,
+        scorer,
+        window_px=config.window_px,
+        window_stride_px=config.window_stride_px,
+        patch_px=encoder.patch_size_px,
+        cell_px=config.patch_stride_px or encoder.patch_size_px,
+        batch_size=config.batch_size,
+    )
+    results = []
+    for index, (image, scores) in enumerate(zip(images, all_scores, strict=True)):
+        class_of_name = class_of_name.to(scores.device)
+        label_map, confidence = label_pixels(
+            scores,
+            class_of_name=class_of_name,
+            size_px=(image.height, image.width),
+            logit_scale=logit_scale if config.logit_scale is None else config.logit_scale,
+            is_background=config.background_rule(),
+        )
+        results.append(
+            Segmentation(
+                image=image,
+                labels=labels,
+                label_map=label_map.cpu().numpy(),
+                scores=confidence.cpu().numpy(),
+                class_scores=best_of_names(scores, class_of_name, len(labels)).cpu().numpy(),
+                source=None if sources is None else sources[index],
+            )
+        )
+    return results
+
+
+def best_of_names(
+    scores: Float[Tensor, "N ..."], class_of_name: Int[Tensor, " N"], n_classes: int
+) -> Float[Tensor, "C ..."]:
+    """Per class the highest of its names' scores."""
+    return torch.stack([scores[class_of_name == k].amax(dim=0) for k in range(n_classes)])
+
+
+def check_config(config: SegmentConfig, *, patch_px: int) -> None:
+    """Refuse strides and windows that would not fall on the grid of patches.
+
+    Raises:
+        InputError: names the value, and one that fits.
+    """
+    if config.patch_stride_px and patch_px % config.patch_stride_px:
+        divisors = [str(d) for d in range(1, patch_px + 1) if patch_px % d == 0]
+        raise InputError(
+            f"patch stride {config.patch_stride_px} px does not divide the patch size {patch_px}",
+            fix=f"use one of {', '.join(divisors)}",
+        )
+    if config.window_stride_px and config.window_stride_px > (config.window_px or 0):
+        raise InputError(
+            f"window stride {config.window_stride_px} px leaves gaps between windows",
+            why=f"window: {config.window_px} px",
+            fix="give a window at least as large as its stride",
+        )
+    for name, value in (("window", config.window_px), ("window stride", config.window_stride_px)):
+        if value and value % patch_px:
+            nearest = max(1, round(value / patch_px)) * patch_px
+            raise InputError(
+                f"{name} {value} px is not a multiple of the patch size {patch_px} px",
+                fix=f"use {nearest}",
+            )
