@@ -1,0 +1,180 @@
+"""The command line: the only place that parses arguments, prints, or sets up logging.
+
+stdout carries results (tables, or JSON with --json), stderr everything else; exit_codes.py has the
+exit codes. Torch and transformers are imported inside the commands, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from pacl.cli.classify import Classify, run_classify
+from pacl.cli.examine import CheckData, Doctor, ListModels, check_data, list_models, run_doctor
+from pacl.cli.exit_codes import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT
+from pacl.cli.parse import Help, describe_in_a_line, parse_options, unknown_command
+from pacl.cli.score import Align, Evaluate, run_align, run_evaluate
+from pacl.cli.segment import Segment, run_segment
+from pacl.cli.talk import result, say
+from pacl.cli.train import Quickstart, run_quickstart, run_train
+from pacl.errors import PaclError
+from pacl.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command: its options, what runs it, and two lines to paste."""
+
+    options: type
+    run: Callable[[Any], int]
+    examples: tuple[str, str]
+
+
+COMMANDS: dict[str, _Command] = {
+    "quickstart": _Command(
+        Quickstart,
+        run_quickstart,
+        ("pacl quickstart", "pacl quickstart --n-train 600 --epochs 3 --output runs/small"),
+    ),
+    "train": _Command(
+        TrainConfig,
+        run_train,
+        (
+            "pacl train --data photos/captions.csv --output runs/photos",
+            "pacl train --data photos --model openai/clip-vit-base-patch16 --paper "
+            "--output runs/paper",
+        ),
+    ),
+    "segment": _Command(
+        Segment,
+        run_segment,
+        (
+            'pacl segment photos/ --labels "sky,building,road,tree,car"',
+            'pacl segment "photos/**/*.jpg" --labels labels.txt --formats png,npz --json',
+        ),
+    ),
+    "classify": _Command(
+        Classify,
+        run_classify,
+        (
+            'pacl classify photos/ --labels "street,beach,forest"',
+            'pacl classify street.jpg --labels "car,boat" --score clip --json',
+        ),
+    ),
+    "evaluate": _Command(
+        Evaluate,
+        run_evaluate,
+        (
+            "pacl evaluate storybook",
+            "pacl evaluate data/camvid --model openai/clip-vit-base-patch16",
+        ),
+    ),
+    "align": _Command(
+        Align,
+        run_align,
+        ("pacl align storybook", "pacl align data/camvid --model runs/photos --json"),
+    ),
+    "data check": _Command(
+        CheckData,
+        check_data,
+        ("pacl data check photos/captions.csv", "pacl data check data/camvid"),
+    ),
+    "doctor": _Command(Doctor, run_doctor, ("pacl doctor", "pacl doctor --json")),
+    "models": _Command(ListModels, list_models, ("pacl models", "pacl models --runs experiments")),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code.
+
+    Args:
+        argv: The words after ``pacl``; None: those of the process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    is_debug = "--debug" in words
+    _set_up_logging(is_debug=is_debug)
+    try:
+        code = _run([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is kept")
+        return INTERRUPTED
+    except BrokenPipeError:  # as in `pacl ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if is_debug:
+            traceback.print_exc()
+        say(_explain(error))
+        return error.exit_code if isinstance(error, PaclError) else CANNOT_RUN
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if words in (["-V"], ["--version"]):
+        result(f"pacl {metadata.version('pacl')}")
+        return DONE
+    if not words or words[0] in ("-h", "--help"):
+        (result if words else say)(_overview(COMMANDS))
+        return DONE if words else WRONG_INPUT
+    name, rest = _split(words)
+    if name not in COMMANDS:
+        group = {key: command for key, command in COMMANDS.items() if key.startswith(f"{name} ")}
+        if not group or rest[:1] not in ([], ["-h"], ["--help"]):
+            raise unknown_command(" ".join([name, *rest[: bool(group)]]), list(COMMANDS))
+        (result if rest else say)(_overview(group))
+        return DONE if rest else WRONG_INPUT
+    command = COMMANDS[name]
+    options = parse_options(command.options, name=name, words=rest, examples=command.examples)
+    return DONE if options is Help.SHOWN else command.run(options)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The command's name, of one word or two, and its arguments."""
+    two = " ".join(words[:2])
+    return (two, words[2:]) if two in COMMANDS else (words[0], words[1:])
+
+
+def _overview(commands: dict[str, _Command]) -> str:
+    width = max(map(len, commands))
+    lines = [
+        "usage: pacl COMMAND [OPTIONS]",
+        "",
+        "Segment pictures by any words, with a model trained on image-caption pairs.",
+        "",
+        "commands:",
+        *(f"  {name:<{width}}  {describe_in_a_line(c.options)}" for name, c in commands.items()),
+        "",
+        "`pacl COMMAND -h` explains one. Everywhere: --debug adds the traceback of an error.",
+        "",
+        "examples:",
+        *(f"  {command.examples[0]}" for command in list(commands.values())[:3]),
+    ]
+    return "\n".join(lines)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, PaclError):
+        return f"error: {error}"
+    what = f"error: {type(error).__name__}: {error}".replace("\n", "\n  ")
+    if isinstance(error, OSError | MemoryError):
+        return what
+    return (
+        f"{what}\n  pacl did not expect this: it may be a defect of pacl\n"
+        "  fix: run it again with --debug for the traceback, and report it"
+    )
+
+
+def _set_up_logging(*, is_debug: bool) -> None:
+    """Warnings to stderr; the libraries' remarks only with --debug, their bars on a terminal."""
+    logging.basicConfig(level=logging.DEBUG if is_debug else logging.WARNING, stream=sys.stderr)
+    if not is_debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
