@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import references
-from pacl import compatibility as module
 from pacl.compatibility import contrastive_loss, patch_compatibility, patch_similarity
+from pacl.kernels import naive, tiled
 
 # (images, texts, patches, width); many texts make the Gram form the cheaper one.
 SIZES = [
@@ -36,7 +36,8 @@ FORMS = {"gram": True, "explicit": False}
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of the two forms, whatever the sizes."""
     chosen = FORMS[request.param]
-    monkeypatch.setattr(module, "_is_gram_cheaper", lambda *_, **__: chosen)
+    for file in (naive, tiled):
+        monkeypatch.setattr(file, "is_gram_cheaper", lambda *_, **__: chosen)
     return request.param
 
 
@@ -65,7 +66,9 @@ def value_and_gradients(function, patches: Tensor, texts: Tensor, temperature: f
 
 
 def ours(patches: Tensor, texts: Tensor, temperature: Tensor) -> Tensor:
-    return patch_compatibility(patches, texts, patch_temperature=temperature)
+    return patch_compatibility(
+        patches, texts, patch_temperature=temperature, implementation="naive"
+    )
 
 
 def assert_parity(patches: Tensor, texts: Tensor, temperature: float) -> None:
@@ -101,10 +104,10 @@ def test_parity_at_any_size(size: tuple[int, int, int, int], temperature: float,
 
 def test_the_form_never_forms_the_gram_matrix_of_more_patches_than_the_width() -> None:
     for n_texts in (1, 64, 10**9):
-        assert not module._is_gram_cheaper(65, 64, n_texts=n_texts)
-    assert module._is_gram_cheaper(196, 512, n_texts=4096)
-    assert not module._is_gram_cheaper(625, 512, n_texts=4096)
-    assert not module._is_gram_cheaper(196, 512, n_texts=10)
+        assert not naive.is_gram_cheaper(65, 64, n_texts=n_texts)
+    assert naive.is_gram_cheaper(196, 512, n_texts=4096)
+    assert not naive.is_gram_cheaper(625, 512, n_texts=4096)
+    assert not naive.is_gram_cheaper(196, 512, n_texts=10)
 
 
 def test_gradcheck(form: str) -> None:

@@ -319,31 +319,31 @@ def test_coherence_of_every_pair() -> None:
             scores.append(references.cosine(tokens[a], tokens[b]).item())
             is_same.append(labels[a].item() == labels[b].item())
     result = semantic_coherence(tokens, labels, n_pairs=66, seed=0)
-    assert result["auroc"] == pytest.approx(references.auroc(scores, is_same), abs=1e-12)
+    assert result.auroc == pytest.approx(references.auroc(scores, is_same), abs=1e-12)
     longer = semantic_coherence(tokens * 8, labels, n_pairs=10**6, seed=5)
-    assert longer["auroc"] == result["auroc"]
+    assert longer.auroc == result.auroc
 
 
 def test_coherence_of_perfect_reversed_and_meaningless_tokens() -> None:
     labels = torch.arange(3).repeat(4)
     perfect = torch.eye(3)[labels]
-    assert semantic_coherence(perfect, labels, n_pairs=1000, seed=0)["auroc"] == 1
-    assert semantic_coherence(torch.ones(12, 3), labels, n_pairs=1000, seed=0)["auroc"] == 0.5
+    assert semantic_coherence(perfect, labels, n_pairs=1000, seed=0).auroc == 1
+    assert semantic_coherence(torch.ones(12, 3), labels, n_pairs=1000, seed=0).auroc == 0.5
     two = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
     wrong = semantic_coherence(two, torch.tensor([0, 0, 1, 1]), n_pairs=1000, seed=0)
-    assert wrong["auroc"] == 0.25  # same: 2 losses; other: 2 ties and 2 losses
+    assert wrong.auroc == 0.25  # same: 2 losses; other: 2 ties and 2 losses
 
 
 def test_coherence_of_a_sample_estimates_that_of_all_pairs() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (300,), generator=generator)
     tokens = torch.eye(4)[labels] + torch.randn(300, 4, generator=generator)
-    every = semantic_coherence(tokens, labels, n_pairs=10**5, seed=0)["auroc"]
-    samples = [semantic_coherence(tokens, labels, n_pairs=20_000, seed=s)["auroc"] for s in (0, 1)]
+    every = semantic_coherence(tokens, labels, n_pairs=10**5, seed=0).auroc
+    samples = [semantic_coherence(tokens, labels, n_pairs=20_000, seed=s).auroc for s in (0, 1)]
     assert samples == pytest.approx([every, every], abs=0.02)
     assert samples[0] != samples[1]
     again = semantic_coherence(tokens.bfloat16().float(), labels, n_pairs=20_000, seed=0)
-    assert again["auroc"] == pytest.approx(samples[0], abs=1e-3)
+    assert again.auroc == pytest.approx(samples[0], abs=1e-3)
 
 
 def test_the_draw_depends_on_the_seed_alone() -> None:
@@ -351,12 +351,12 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
     first = semantic_coherence(tokens, labels, n_pairs=100, seed=3)
     torch.manual_seed(9)
     second = semantic_coherence(tokens, labels, n_pairs=100, seed=3)
-    assert first["auroc"] == second["auroc"]
+    assert first.auroc == second.auroc
 
 
 def test_coherence_of_one_class_is_undefined() -> None:
     result = semantic_coherence(torch.eye(3), torch.zeros(3).int(), n_pairs=9, seed=0)
-    assert math.isnan(float(result["auroc"]))
+    assert math.isnan(float(result.auroc))
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

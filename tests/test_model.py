@@ -88,7 +88,7 @@ def test_frozen_encoder_trained_embedder(pacl: Pacl) -> None:
     """After train() and three steps over all parameters the encoder is as it was, to the bit."""
     before = {name: value.clone() for name, value in pacl.state_dict().items()}
     pacl.train()
-    assert not any(module.training for module in pacl.encoder.modules())  # type: ignore[attr-defined]
+    assert not any(module.training for module in pacl.get_submodule("encoder").modules())
     optimiser = torch.optim.AdamW(
         [p for p in pacl.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.2
     )
@@ -124,7 +124,7 @@ def test_round_trip(pacl: Pacl, saved: Path) -> None:
 
 def test_checkpoint_holds_only_what_was_trained(pacl: Pacl, saved: Path) -> None:
     assert {p.name for p in saved.iterdir()} == {"config.json", "embedder.safetensors"}
-    n_parameters = sum(p.numel() for p in pacl.embedder.parameters())  # type: ignore[union-attr]
+    n_parameters = sum(p.numel() for p in pacl.get_submodule("embedder").parameters())
     assert (saved / "embedder.safetensors").stat().st_size < 4 * n_parameters + 2000
 
 
@@ -261,6 +261,7 @@ def test_relative_encoders_are_looked_for_here_and_in_the_repository(
 ) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(clip_dir, repository / "models" / "tiny")
+    assert isinstance(pacl.encoder, HfClip)
     pacl.encoder.source = "models/tiny"
     pacl.save_pretrained(tmp_path / "run")
     monkeypatch.setattr(model_module, "PACKAGE", repository / "src" / "pacl")

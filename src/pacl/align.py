@@ -77,15 +77,15 @@ def measure_alignment(
     tokens, embeds, labels = draw_patches(model, dataset, seed=seed)
     frozen = semantic_coherence(tokens, labels, n_pairs=n_pairs, seed=seed)
     embedded = semantic_coherence(embeds, labels, n_pairs=n_pairs, seed=seed)
-    thin = torch.linspace(0, len(frozen["fpr"]) - 1, MAX_ROC_POINTS).round().long().unique()
+    thin = torch.linspace(0, len(frozen.fpr) - 1, MAX_ROC_POINTS).round().long().unique()
     return AlignmentReport(
         patch_accuracy_all=accuracy.over_all(),
         patch_accuracy_present=accuracy.over_present(),
-        coherence_auroc=frozen["auroc"],
-        coherence_auroc_embedded=embedded["auroc"],
+        coherence_auroc=frozen.auroc,
+        coherence_auroc_embedded=embedded.auroc,
         n_patches=accuracy.n_patches,
         n_images=len(dataset),
-        roc={name: frozen[name][thin].tolist() for name in ("fpr", "tpr")},
+        roc={"fpr": frozen.fpr[thin].tolist(), "tpr": frozen.tpr[thin].tolist()},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pacl.segmenter import SegmentConfig, build_scorer, check_config, segment_im
 from pacl.vocabulary import Vocabulary, encode_vocabulary
 from pacl.windows import PatchScorer
 
-LabelsLike = str | Path | Labels | Sequence[str] | dict[str, str | Sequence[str]]
+LabelsLike = str | Path | Labels | Sequence[str] | Mapping[str, str | Sequence[str]]
 """Whatever pacl.prompts.parse_labels reads: "sky,road", a file, a list, {"class": [names]}."""
 
 

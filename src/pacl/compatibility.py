@@ -19,11 +19,22 @@ over (image, patch, text) lie in the order (I, T, C), since R is then one plain 
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import math
+from functools import cache
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from pacl.kernels.naive import naive_compatibility
+from pacl.kernels.tiled import tiled_compatibility
+
+Implementation = Literal["auto", "naive", "tiled", "fused"]
+
+_log = logging.getLogger(__name__)
 
 
 def patch_similarity(
@@ -45,8 +56,9 @@ def patch_similarity(
     """
     _check_embeds(patch_embeds, text_embeds)
     with torch.autocast(patch_embeds.device.type, enabled=False):
-        patches, unit_texts = _prepare(patch_embeds, text_embeds)
-        similarity = (patches @ unit_texts.T) * _inverse_norm(patches)
+        dtype = _computing_dtype(patch_embeds, text_embeds)
+        patches = patch_embeds.to(dtype)
+        similarity = (patches @ _unit(text_embeds, dtype).T) * _inverse_norm(patches)
         return similarity.clamp(-1, 1).mT
 
 
@@ -55,6 +67,7 @@ def patch_compatibility(
     text_embeds: Float[Tensor, "texts width"],
     *,
     patch_temperature: float | Tensor = 1.0,
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, "images texts"]:
     """PACL's compatibility of every image with every text (the paper's compatibility function).
 
@@ -64,23 +77,30 @@ def patch_compatibility(
         text_embeds: Text embeddings (C, D), of any length: they are divided by it here.
         patch_temperature: Divides the cosines before the softmax over patches; a number above 0,
             or a tensor of shape (), which may be learned. The paper has none, that is 1.
+        implementation: All give the same numbers. naive: plain tensor operations, which hold
+            several tensors (I, T, C) for the backward; the only one with second derivatives.
+            tiled: tile by tile, computed again in the backward. fused: the same in Triton, for
+            NVIDIA GPUs. auto: fused where it runs, else tiled.
 
     Returns:
         (I, C), a cosine in [-1, 1], float32, or float64 where an input is. A zero patch has
         cosine 0; an image whose pooled vector is zero has compatibility 0.
 
     Raises:
-        ValueError: The shapes do not fit, an argument is not floating point, or
-            patch_temperature is not a finite number above 0.
+        ValueError: The shapes, types or devices do not fit, an argument is not finite,
+            patch_temperature is not above 0, or the implementation does not run here.
 
     The result is computed in float32 at least, also under autocast: cosines rounded to bfloat16
     cost the gradient two digits.
     """
     _check_embeds(patch_embeds, text_embeds)
     _check_temperature(patch_temperature)
+    compute = _IMPLEMENTATIONS[_choose(implementation, patch_embeds.device)]
     with torch.autocast(patch_embeds.device.type, enabled=False):
-        patches, unit_texts = _prepare(patch_embeds, text_embeds)
-        return _eager_compatibility(patches, unit_texts, patch_temperature)
+        unit_texts = _unit(text_embeds, _computing_dtype(patch_embeds, text_embeds))
+        compatibility = compute(patch_embeds, unit_texts, _as_number(patch_temperature, unit_texts))
+    _check_finite(compatibility, patch_embeds, text_embeds)
+    return compatibility
 
 
 def contrastive_loss(
@@ -126,47 +146,55 @@ def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
     return per_row.sum() / (n_positives > 0).sum().clamp(min=1)
 
 
-def _eager_compatibility(
-    patches: Tensor, unit_texts: Tensor, patch_temperature: float | Tensor
+def _choose(implementation: Implementation, device: torch.device) -> str:
+    """Resolve "auto", and say once in the log what it is."""
+    if implementation not in _IMPLEMENTATIONS and implementation != "auto":
+        names = ", ".join(["auto", *_IMPLEMENTATIONS])
+        raise ValueError(f"implementation must be one of {names}, got {implementation!r}")
+    if implementation != "auto":
+        return implementation
+    chosen = "fused" if device.type == "cuda" and _has_triton() else "tiled"
+    if not torch.compiler.is_compiling():
+        _report(chosen, device.type)
+    return chosen
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _report(chosen: str, device_type: str) -> None:
+    _log.info("compatibility on %s: the %s implementation", device_type, chosen)
+
+
+def _fused_compatibility(
+    patch_embeds: Tensor, unit_texts: Tensor, patch_temperature: Tensor
 ) -> Tensor:
-    """Plain torch operations, differentiated by autograd."""
-    dots = patches @ unit_texts.T
-    weights = (dots * (_inverse_norm(patches) / patch_temperature)).softmax(dim=1)
-    along_text = (weights * dots).sum(dim=1)
-    if _is_gram_cheaper(*patches.shape[1:], n_texts=len(unit_texts)):
-        squared_norm = _squared_norm_gram(weights, patches)
-    else:
-        squared_norm = _squared_norm_explicit(weights, patches)
-    # v.v >= (v.u)^2 since |u| = 1. Rounding may break it where the pooled patches nearly cancel.
-    squared_norm = torch.maximum(squared_norm, along_text.square())
-    is_zero = squared_norm == 0
-    return (along_text * squared_norm.masked_fill(is_zero, 1).rsqrt()).masked_fill(is_zero, 0)
+    if not _has_triton():
+        raise ValueError('implementation="fused" needs the package triton')
+    from pacl.kernels.fused import fused_compatibility
+
+    return fused_compatibility(patch_embeds, unit_texts, patch_temperature)
 
 
-def _is_gram_cheaper(n_patches: int, width: int, *, n_texts: int) -> bool:
-    """Compare the multiply-adds of both forms, per image; the Gram form never wins at T >= D."""
-    gram = n_patches * n_patches * (width + n_texts)
-    explicit = n_patches * width * n_texts
-    return gram <= explicit
+_IMPLEMENTATIONS = {
+    "naive": naive_compatibility,
+    "tiled": tiled_compatibility,
+    "fused": _fused_compatibility,
+}
 
 
-def _squared_norm_gram(weights: Tensor, patches: Tensor) -> Tensor:
-    """|v_ij|^2 = A_ij' G_i A_ij with the Gram matrix G_i = E_i E_i' (T, T): v is never formed."""
-    gram = patches @ patches.mT
-    return (weights * (gram @ weights)).sum(dim=1)
+def _unit(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Vectors of length 1 in float32 at least; zero stays zero, with gradient 0."""
+    vectors = vectors.to(dtype)
+    return vectors * _inverse_norm(vectors)
 
 
-def _squared_norm_explicit(weights: Tensor, patches: Tensor) -> Tensor:
-    """|v_ij|^2 from the pooled vectors v (I, C, D) themselves."""
-    return (weights.mT @ patches).square().sum(dim=-1)
-
-
-def _prepare(patch_embeds: Tensor, text_embeds: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring both to one dtype, float32 at least, and the texts to unit length."""
+def _computing_dtype(patch_embeds: Tensor, text_embeds: Tensor) -> torch.dtype:
     dtype = torch.promote_types(patch_embeds.dtype, text_embeds.dtype)
-    dtype = torch.promote_types(dtype, torch.float32)
-    texts = text_embeds.to(dtype)
-    return patch_embeds.to(dtype), texts * _inverse_norm(texts)
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _inverse_norm(vectors: Tensor) -> Tensor:
@@ -185,6 +213,11 @@ def _check_embeds(patch_embeds: Tensor, text_embeds: Tensor) -> None:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
         if not value.is_floating_point():
             raise ValueError(f"{name} must be floating point, got {value.dtype}")
+    if patch_embeds.device != text_embeds.device:
+        raise ValueError(
+            f"text_embeds must be on the device of patch_embeds, {patch_embeds.device}, "
+            f"got {text_embeds.device}"
+        )
     if patch_embeds.shape[-1] != text_embeds.shape[-1]:
         raise ValueError(
             f"text_embeds must have the width of patch_embeds, {patch_embeds.shape[-1]}, "
@@ -195,15 +228,32 @@ def _check_embeds(patch_embeds: Tensor, text_embeds: Tensor) -> None:
 
 
 def _check_temperature(patch_temperature: float | Tensor) -> None:
-    if isinstance(patch_temperature, Tensor):
-        if patch_temperature.ndim > 0:
-            shape = tuple(patch_temperature.shape)
-            raise ValueError(f"patch_temperature must be one number, got a tensor {shape}")
-        value = patch_temperature.item()
-    else:
-        value = patch_temperature
+    value = patch_temperature
+    if isinstance(value, Tensor):
+        if value.ndim > 0:
+            raise ValueError(
+                f"patch_temperature must be one number, got a tensor {tuple(value.shape)}"
+            )
+        if torch.compiler.is_compiling():
+            return  # to read it would break the graph
+        value = value.item()
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"patch_temperature must be a finite number above 0, got {value}")
+
+
+def _as_number(patch_temperature: float | Tensor, like: Tensor) -> Tensor:
+    if isinstance(patch_temperature, Tensor):
+        return patch_temperature.to(like)
+    return like.new_full((), patch_temperature)
+
+
+def _check_finite(compatibility: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> None:
+    """Name the input that is not finite; looks at the large one only where the result is not."""
+    if torch.compiler.is_compiling() or compatibility.isfinite().all():
+        return
+    for name, value in (("patch_embeds", patch_embeds), ("text_embeds", text_embeds)):
+        if not value.isfinite().all():
+            raise ValueError(f"{name} must be finite, got nan or infinity")
 
 
 def _check_positives(compatibility: Tensor, positives: Tensor | None) -> None:

@@ -7,6 +7,7 @@ labels it means that the patch holds no labelled pixel.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -203,13 +204,25 @@ class PatchAccuracy:
         return self._n_right_present / self.n_patches if self.n_patches else float("nan")
 
 
+@dataclass(frozen=True, eq=False)
+class Coherence:
+    """A ROC curve of "same class?" and the area below it."""
+
+    auroc: float
+    """In [0, 1], 0.5 at chance; nan where all pairs are alike."""
+    fpr: Float[Tensor, " points"]
+    """False positive rate, float64, from 0 to 1."""
+    tpr: Float[Tensor, " points"]
+    """True positive rate, float64, from 0 to 1."""
+
+
 def semantic_coherence(
     tokens: Float[Tensor, "tokens width"],
     labels: Integer[Tensor, " tokens"],
     *,
     n_pairs: int,
     seed: int,
-) -> dict[str, float | Tensor]:
+) -> Coherence:
     """How well the cosine of two patch tokens tells "same class" (paper, semantic coherence).
 
     Args:
@@ -220,8 +233,7 @@ def semantic_coherence(
         seed: Of the draw.
 
     Returns:
-        "auroc" in [0, 1], 0.5 at chance, nan where all pairs are alike; "fpr" and "tpr", float64,
-        the ROC curve from (0, 0) to (1, 1), one point per distinct cosine.
+        The area and its curve, one point per distinct cosine.
 
     Raises:
         ValueError: The shapes do not fit, there are fewer than two tokens, or n_pairs is below 1.
@@ -239,7 +251,7 @@ def semantic_coherence(
     pairs = zip(first.split(_PAIRS_AT_ONCE), second.split(_PAIRS_AT_ONCE), strict=True)
     cosines = torch.cat([(unit_tokens[a] * unit_tokens[b]).sum(dim=-1) for a, b in pairs])
     fpr, tpr, auroc = roc_curve(cosines, labels[first] == labels[second])
-    return {"auroc": auroc, "fpr": fpr, "tpr": tpr}
+    return Coherence(auroc=auroc, fpr=fpr, tpr=tpr)
 
 
 def roc_curve(

@@ -65,6 +65,7 @@ class Canvas:
         return [(x * self.size_px, y * self.size_px) for x, y in points]
 
     def polygon(self, points: Sequence[Point], colour: Colour, label: int | None = None) -> None:
+        """A filled polygon."""
         scaled = self._scale(points)
         self._paint.polygon(scaled, fill=colour)
         if label is not None:
@@ -73,11 +74,13 @@ class Canvas:
     def box(
         self, x0: float, y0: float, x1: float, y1: float, colour: Colour, label: int | None = None
     ) -> None:
+        """A filled rectangle with upright sides."""
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, label)
 
     def disc(
         self, x: float, y: float, rx: float, ry: float, colour: Colour, label: int | None = None
     ) -> None:
+        """A filled ellipse around (x, y)."""
         (left_top, right_bottom) = self._scale([(x - rx, y - ry), (x + rx, y + ry)])
         self._paint.ellipse([left_top, right_bottom], fill=colour)
         if label is not None:

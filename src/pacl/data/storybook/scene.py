@@ -124,7 +124,7 @@ def _ground(rng: np.random.Generator, horizon: float) -> tuple[tuple[str, float]
     top = max(horizon, 0.0)
     far = _pick(rng, ("grass", "grass", "field", "sea", "sea", "sand", "snow", "snow"))
     grounds = [(far, horizon)]
-    if far == "sea" and rng.random() < 0.75 or rng.random() < 0.25:
+    if (far == "sea" and rng.random() < 0.75) or rng.random() < 0.25:
         near = _pick(rng, [g for g in ("grass", "field", "sand", "sand", "snow") if g != far])
         grounds.append((near, float(top + (1 - top) * rng.uniform(0.35, 0.7))))
     return tuple(grounds)

@@ -161,7 +161,13 @@ def _car(c: Canvas, rng: np.random.Generator, x: float, y: float, h: float, col:
     c.box(x - half, y - 0.58 * h, x + half, y - 0.18 * h, col, k)
     c.box(x - half, y - 0.46 * h, x + half, y - 0.36 * h, (38, 36, 44))
     for window in np.arange(-0.85, 0.9, 0.28):
-        c.box(x + (window - 0.05) * half, y - 0.46 * h, x + (window + 0.05) * half, y - 0.36 * h, (250, 250, 250))
+        c.box(
+            x + (window - 0.05) * half,
+            y - 0.46 * h,
+            x + (window + 0.05) * half,
+            y - 0.36 * h,
+            (250, 250, 250),
+        )
     c.disc(x + 0.93 * half, y - 0.52 * h, 0.07 * h, 0.07 * h, (255, 244, 170))
     for side in (-0.56, 0.56):
         c.disc(x + side * half, y - 0.22 * h, 0.25 * h, 0.25 * h, (34, 32, 36), k)

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The embedded model, models/storybook, from nothing: a world, a CLIP, a PACL embedder.
+#
+#   recipes/storybook.sh              on a CPU: about 45 minutes on 2 idle cores (AVX-512 BF16)
+#   STEPS=6000 BATCH=512 recipes/storybook.sh      on a GPU; not run yet
+#
+# Deterministic on one machine; another CPU or GPU rounds differently and gives another model of
+# like quality. Stop it and run it again: it goes on. docs/log.md has the loss and the scores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+WORK=${WORK:-runs/storybook-recipe}
+STEPS=${STEPS:-1400}
+BATCH=${BATCH:-128}
+PYTHON=${PYTHON:-.venv/bin/python}
+PACL=${PACL:-.venv/bin/pacl}
+
+$PYTHON - "$WORK/world" <<'PY'
+import sys
+from pathlib import Path
+from pacl.data.storybook import draw_storybook
+
+draw_storybook(Path(sys.argv[1]), counts={"train": 24000, "validation": 300}, seed=0)
+PY
+$PYTHON recipes/storybook_clip.py "$WORK/world/train/captions.csv" "$WORK/untrained"
+$PACL train --objective clip --trainable all \
+  --model "$WORK/untrained" --data "$WORK/world/train" --output "$WORK/clip" \
+  --batch-size "$BATCH" --steps "$STEPS" --lr 1e-3 --wd 0.1 --warmup 100 \
+  --keep-patches 0.5 --precision bf16 --checkpoint-every 100
+$PYTHON - "$WORK/clip/last" models/storybook <<'PY'
+import sys
+import torch
+from pacl import HfClip
+
+HfClip.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2], dtype=torch.float16)
+PY
+$PACL train --model models/storybook --data "$WORK/world/train" \
+  --output "$WORK/pacl" --epochs 3
+mkdir -p models/storybook/pacl
+cp "$WORK"/pacl/last/config.json "$WORK"/pacl/last/embedder.safetensors models/storybook/pacl/

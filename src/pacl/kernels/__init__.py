@@ -1,0 +1,1 @@
+"""Three implementations of the compatibility: one signature, the same numbers."""

@@ -1,0 +1,34 @@
+"""What every implementation of the compatibility shares: unit patches, and the choice of a form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def split_lengths(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions e (I, T, D) and lengths n > 0 (I, T, 1) of patches E = n e; zero stays zero.
+
+    In these terms a patch's length is a bias log n of its softmax over patches:
+    softmax(S / temperature)_t E_t is softmax(S / temperature + log n)_t e_t, but for a factor that
+    the compatibility does not know. Float32 gradients need it: with E itself, the rounding of
+    long patches drowns the gradients of short ones.
+    """
+    length = torch.linalg.vector_norm(patches, dim=-1, keepdim=True)
+    # A zero patch has no direction, and any length gives it the right gradient, that of the
+    # pooling alone. The longest one of its image keeps it from outweighing the others.
+    longest = length.detach().amax(dim=1, keepdim=True)
+    stand_in = longest.masked_fill(longest == 0, 1)
+    length = torch.where(length == 0, stand_in, length)
+    return patches / length, length
+
+
+def is_gram_cheaper(n_patches: int, width: int, *, n_texts: int, is_backward: bool = False) -> bool:
+    """Whether |v|^2 costs less from the patches' Gram matrix (T, T) than from v (C, D) itself.
+
+    Compares the multiply-adds of one image that the two forms do not share, over T. Forwards, the
+    Gram form never wins at T >= D.
+    """
+    if is_backward:
+        return 2 * n_patches * (width + n_texts) <= 3 * width * n_texts
+    return n_patches * (width + n_texts) <= width * n_texts

@@ -1,0 +1,48 @@
+"""The compatibility in plain torch operations, differentiated by autograd.
+
+It holds several tensors (I, T, C) for its backward, which is what the other implementations avoid.
+Sizes, letters and equations are those of compatibility.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pacl.kernels.forms import is_gram_cheaper, split_lengths
+
+
+def naive_compatibility(patch_embeds: Tensor, unit_texts: Tensor, temperature: Tensor) -> Tensor:
+    """The compatibility of every image with every text.
+
+    Args:
+        patch_embeds: RAW patch embeddings (I, T, D), of any floating type.
+        unit_texts: Unit or zero vectors (C, D), float32 or float64: all is computed in their type.
+        temperature: One number, shape (), in the type and on the device of unit_texts.
+
+    Returns:
+        (I, C) in [-1, 1], differentiable any number of times.
+    """
+    unit_patches, length = split_lengths(patch_embeds.to(unit_texts.dtype))
+    similarity = unit_patches @ unit_texts.T
+    weights = (similarity / temperature + length.log()).softmax(dim=1)
+    along_text = (weights * similarity).sum(dim=1)
+    if is_gram_cheaper(*unit_patches.shape[1:], n_texts=len(unit_texts)):
+        squared_norm = _squared_norm_gram(weights, unit_patches)
+    else:
+        squared_norm = _squared_norm_explicit(weights, unit_patches)
+    # v.v >= (v.u)^2 since |u| = 1. Rounding may break it where the pooled patches nearly cancel.
+    squared_norm = torch.maximum(squared_norm, along_text.square())
+    is_zero = squared_norm == 0
+    return (along_text * squared_norm.masked_fill(is_zero, 1).rsqrt()).masked_fill(is_zero, 0)
+
+
+def _squared_norm_gram(weights: Tensor, patches: Tensor) -> Tensor:
+    """|v_ij|^2 = A_ij' G_i A_ij with the Gram matrix G_i = E_i E_i' (T, T): v is never formed."""
+    gram = patches @ patches.mT
+    return (weights * (gram @ weights)).sum(dim=1)
+
+
+def _squared_norm_explicit(weights: Tensor, patches: Tensor) -> Tensor:
+    """|v_ij|^2 from the pooled vectors v (I, C, D) themselves."""
+    return (weights.mT @ patches).square().sum(dim=-1)

@@ -1,0 +1,268 @@
+"""The tiled compatibility against float64, over all sizes, tiles, types and temperatures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import references
+from pacl.compatibility import contrastive_loss, patch_compatibility
+from pacl.kernels import tiled
+from pacl.kernels.forms import is_gram_cheaper
+
+N_PATCHES = [1, 19, 49, 127, 128, 129, 196, 255, 256, 577, 625]
+TEMPERATURES = [1.0, 0.1, 0.01]
+
+
+@pytest.fixture(params=["gram", "explicit"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two forms, whatever the sizes."""
+    monkeypatch.setattr(tiled, "is_gram_cheaper", lambda *_, **__: request.param == "gram")
+    return request.param
+
+
+@pytest.fixture
+def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several tiles over images and over texts, the last of each incomplete."""
+    monkeypatch.setattr(tiled, "MAX_TEXTS", 3)
+    monkeypatch.setattr(tiled, "CPU_TILE", 160)
+
+
+def draw(images: int, texts: int, patches: int, width: int) -> tuple[Tensor, Tensor]:
+    """Patches that lean to text 0, lengths over four orders of magnitude, and a zero patch."""
+    generator = torch.Generator().manual_seed(images + texts + patches + width)
+    text_embeds = torch.randn(texts, width, generator=generator) * 2
+    directions = torch.randn(images, patches, width, generator=generator) + text_embeds[0] / 4
+    lengths = 10 ** (torch.rand(images, patches, 1, generator=generator) * 4 - 2)
+    patch_embeds = directions * lengths
+    if patches > 1:
+        patch_embeds[0, patches // 2] = 0
+    return patch_embeds, text_embeds
+
+
+def value_and_gradients(
+    inputs: tuple[Tensor, Tensor], temperature: float, implementation: str
+) -> tuple[Tensor, list[Tensor]]:
+    """The compatibility, and the gradients of a random weighting of it, for all three inputs."""
+    number = torch.tensor(temperature, dtype=torch.promote_types(inputs[0].dtype, torch.float32))
+    patches, texts, number = (x.detach().clone().requires_grad_() for x in (*inputs, number))
+    value = patch_compatibility(
+        patches, texts, patch_temperature=number, implementation=implementation
+    )
+    weighting = torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad((value * weighting).sum(), [patches, texts, number])
+    return value.detach(), list(gradients)
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    return ((value.double() - expected).norm() / expected.norm()).item()
+
+
+def assert_close(
+    inputs: tuple[Tensor, Tensor],
+    temperature: float,
+    implementation: str,
+    *,
+    value_error: float,
+    gradient_error: float,
+) -> None:
+    """Against plain operations on the same numbers in float64, see test_compatibility.py."""
+    exact = inputs[0].double(), inputs[1].double()
+    expected, expected_gradients = value_and_gradients(exact, temperature, "naive")
+    value, gradients = value_and_gradients(inputs, temperature, implementation)
+    assert (value - expected).abs().max() <= value_error
+    for gradient, reference in zip(gradients[:2], expected_gradients[:2], strict=True):
+        assert relative_error(gradient, reference) <= gradient_error
+    # A sum over pairs that may cancel: measured against the size of one pair's term.
+    error = (gradients[2] - expected_gradients[2]).abs().item()
+    assert error <= gradient_error * value.numel() / temperature
+
+
+@pytest.mark.parametrize("implementation", ["tiled", "naive"])
+@pytest.mark.parametrize("width", [64, 512, 768])
+@pytest.mark.parametrize("n_patches", N_PATCHES)
+def test_float32_against_float64(n_patches: int, width: int, implementation: str) -> None:
+    inputs = draw(2, 3, n_patches, width)
+    for temperature in TEMPERATURES:
+        is_sharp = temperature < 0.1
+        assert_close(
+            inputs,
+            temperature,
+            implementation,
+            value_error=1e-5 if is_sharp else 1e-6,
+            gradient_error=1e-4 if is_sharp else 1e-5,
+        )
+
+
+@pytest.mark.usefixtures("tiny_tiles")
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("size", [(5, 7, 9, 8), (1, 1, 3, 4), (7, 2, 1, 5), (2, 5, 33, 4)], ids=str)
+def test_tiles_against_the_triple_loop(
+    form: str, size: tuple[int, int, int, int], temperature: float
+) -> None:
+    inputs = draw(*size)
+    exact = inputs[0].double(), inputs[1].double()
+    expected = references.patch_compatibility(*exact, temperature)
+    value = patch_compatibility(*exact, patch_temperature=temperature, implementation="tiled")
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    assert_close(exact, temperature, "tiled", value_error=1e-10, gradient_error=1e-9)
+    is_sharp = temperature < 0.1
+    value_error, gradient_error = (1e-5, 1e-4) if is_sharp else (1e-6, 1e-5)
+    assert_close(
+        inputs, temperature, "tiled", value_error=value_error, gradient_error=gradient_error
+    )
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("n_patches", [1, 49, 196, 625])
+def test_bfloat16_inputs_lose_only_the_rounding_of_the_gradient(
+    n_patches: int, temperature: float
+) -> None:
+    patches, texts = draw(2, 3, n_patches, 512)
+    inputs = patches.bfloat16(), texts.bfloat16()
+    assert_close(inputs, temperature, "tiled", value_error=1e-5, gradient_error=3e-3)
+
+
+def test_gradcheck(form: str) -> None:
+    patches, texts = (x.double().requires_grad_() for x in draw(2, 3, 4, 3))
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def compatibility(patches: Tensor, texts: Tensor, temperature: Tensor) -> Tensor:
+        return patch_compatibility(
+            patches, texts, patch_temperature=temperature, implementation="tiled"
+        )
+
+    with torch.no_grad():
+        patches.clamp_(-3, 3)  # finite differences need patches of comparable lengths
+        patches[0, 2] = 1
+    torch.autograd.gradcheck(compatibility, (patches, texts, temperature))
+
+
+@pytest.mark.parametrize("needed", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)])
+def test_only_the_gradients_that_are_asked_for(form: str, needed: tuple[int, int, int]) -> None:
+    inputs = [*draw(3, 4, 6, 8), torch.tensor(0.1)]
+    _, expected = value_and_gradients((inputs[0], inputs[1]), 0.1, "tiled")
+    for x, yes in zip(inputs, needed, strict=True):
+        x.requires_grad_(bool(yes))
+    value = patch_compatibility(*inputs[:2], patch_temperature=inputs[2], implementation="tiled")
+    weighting = torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    (value * weighting).sum().backward()
+    for x, yes, gradient in zip(inputs, needed, expected, strict=True):
+        assert (x.grad is not None) == bool(yes)
+        if x.grad is not None:
+            torch.testing.assert_close(x.grad, gradient)
+
+
+def test_degenerate_images(form: str) -> None:
+    """All patches zero; patches that cancel; a zero text: compatibility 0, finite gradients."""
+    patches = torch.zeros(2, 2, 3)
+    patches[1, 0, 1], patches[1, 1, 1] = 2, -2
+    texts = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    value, gradients = value_and_gradients((patches, texts), 0.1, "tiled")
+    assert value.eq(0).all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("length", [1e-15, 1e15])
+def test_lengths_at_the_ends_of_float32(form: str, length: float) -> None:
+    patches, texts = draw(2, 3, 6, 8)
+    expected = patch_compatibility(patches, texts, implementation="naive")
+    value = patch_compatibility(patches * length, texts * length, implementation="tiled")
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_compare() -> None:
+    patches, texts = draw(2, 3, 4, 5)
+    for images, words in ((patches, texts[:0]), (patches[:0], texts)):
+        inputs = images.clone().requires_grad_(), words.clone().requires_grad_()
+        patch_compatibility(*inputs, implementation="tiled").sum().backward()
+        assert all(x.grad is not None and x.grad.eq(0).all() for x in inputs)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    patches, texts = draw(2, 3, 4, 5)
+    patches.requires_grad_()
+    value = patch_compatibility(patches, texts, implementation="tiled")
+    (gradient,) = torch.autograd.grad(value.square().sum(), patches, create_graph=True)
+    with pytest.raises(NotImplementedError, match="only once"):
+        gradient.sum().backward()
+    value = patch_compatibility(patches, texts, implementation="naive")
+    (gradient,) = torch.autograd.grad(value.square().sum(), patches, create_graph=True)
+    gradient.sum().backward()
+
+
+def test_backward_under_autocast_changes_nothing() -> None:
+    patches, texts = draw(2, 3, 4, 8)
+    _, expected = value_and_gradients((patches, texts), 0.1, "tiled")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, gradients = value_and_gradients((patches, texts), 0.1, "tiled")
+    for gradient, reference in zip(gradients, expected, strict=True):
+        assert torch.equal(gradient, reference)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_under_compile_of_the_surrounding_step() -> None:
+    """One graph without a break: the embedder, the compatibility, the loss, and backwards."""
+    tokens, texts = draw(3, 3, 6, 8)
+    embedder = torch.nn.Linear(8, 8)
+    log_temperature = torch.tensor(-2.0, requires_grad=True)
+    parameters = [*embedder.parameters(), log_temperature]
+
+    def step(tokens: Tensor, texts: Tensor) -> Tensor:
+        value = patch_compatibility(
+            embedder(tokens),
+            texts,
+            patch_temperature=log_temperature.exp(),
+            implementation="tiled",
+        )
+        return contrastive_loss(value, 10.0)
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    loss, compiled_loss = step(tokens, texts), compiled(tokens, texts)
+    torch.testing.assert_close(compiled_loss, loss)
+    gradients = torch.autograd.grad(compiled_loss, parameters)
+    for gradient, expected in zip(gradients, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_the_operators_are_well_formed() -> None:
+    patches, texts = draw(2, 3, 4, 5)
+    texts = torch.nn.functional.normalize(texts, dim=-1)
+    arguments = (patches.requires_grad_(), texts, torch.tensor(0.1))
+    torch.library.opcheck(tiled._forward, arguments)
+
+
+def test_the_form_weighs_what_the_forms_do_not_share() -> None:
+    assert is_gram_cheaper(196, 512, n_texts=4096)
+    assert not is_gram_cheaper(196, 512, n_texts=10)
+    assert not is_gram_cheaper(625, 512, n_texts=10**9)
+    assert is_gram_cheaper(625, 512, n_texts=10**9, is_backward=True)
+    assert not is_gram_cheaper(769, 512, n_texts=10**9, is_backward=True)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_inputs_that_do_not_fit_are_named() -> None:
+    patches, texts = draw(2, 3, 4, 5)
+    for name, wrong in (
+        ("patch_embeds must be finite", (patches * float("nan"), texts)),
+        ("text_embeds must be finite", (patches, texts * float("inf"))),
+        ("text_embeds must be on the device of patch_embeds", (patches, texts.to("meta"))),
+    ):
+        with pytest.raises(ValueError, match=name):
+            patch_compatibility(*wrong)
+    with pytest.raises(ValueError, match="implementation must be one of auto, naive, tiled"):
+        patch_compatibility(patches, texts, implementation="fast")
+
+
+def test_the_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    from pacl import compatibility
+
+    compatibility._report.cache_clear()
+    patches, texts = draw(2, 3, 4, 5)
+    with caplog.at_level("INFO", logger="pacl"):
+        for _ in range(3):
+            patch_compatibility(patches, texts)
+    assert [record.message for record in caplog.records] == [
+        "compatibility on cpu: the tiled implementation"
+    ]
