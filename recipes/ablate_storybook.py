@@ -28,24 +28,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patch temperature 1": {"patch_temperature": 1.0},
     "patch temperature 0.3": {"patch_temperature": 0.3},
     "patch temperature 0.1": {"patch_temperature": 0.1},
-    "patch temperature 0.07": {"patch_temperature": 0.07},
     "patch temperature 0.03": {"patch_temperature": 0.03},
     "layer -1": {"token_layer": -1},
     "layer -2": {"token_layer": -2},
-    "layer -3": {"token_layer": -3},
     "layer -4": {"token_layer": -4},
+    "layer -5": {"token_layer": -5},
     "value tokens (maskclip)": {"token_kind": "maskclip", "token_layer": -1},
     "key-key tokens (naclip)": {"token_kind": "naclip", "token_layer": -1},
-    "random init": {"init": "random"},
     "clip init": {"init": "clip"},
     "no nouns": {"noun_weight": 0.0},
     "noun weight 1": {"noun_weight": 1.0},
-    "noun weight 3": {"noun_weight": 3.0},
+    "noun weight 10": {"noun_weight": 10.0},
     "logit scale fixed": {"logit_scale": "fixed"},
-    "lr 1e-3": {"lr": 1e-3},
-    "lr 2e-3": {"lr": 2e-3},
+    "lr 5e-4": {"lr": 5e-4},
+    "lr 3e-3": {"lr": 3e-3},
     "weight decay 0.01": {"wd": 0.01},
-    "paper": {"patch_temperature": 1.0, "token_layer": -1, "init": "random"},
+    "paper": {"patch_temperature": 1.0, "token_layer": -1, "init": "random", "noun_weight": 1.0},
 }
 
 
@@ -66,7 +64,12 @@ def main() -> None:
     )
     dataset = FolderDataset(folders["validation"])
     base = TrainConfig(
-        data=folders["train"], output=args.output, model=args.model, batch_size=128, epochs=8
+        data=folders["train"],
+        output=args.output,
+        model=args.model,
+        batch_size=64,
+        lr=1e-3,
+        epochs=6,
     )
     base = replace(base, **args.base)
     for name in args.variants:

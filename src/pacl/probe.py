@@ -28,12 +28,20 @@ class TokenChoice:
     layer: int = -1
 
 
-def build_probe_scorer(encoder: FrozenClip, probe: nn.Linear, tokens: TokenChoice) -> PatchScorer:
+def build_probe_scorer(
+    encoder: FrozenClip,
+    probe: nn.Linear,
+    tokens: TokenChoice,
+    *,
+    patch_stride_px: int | None = None,
+) -> PatchScorer:
     """Scores of each class at each patch, to be used where a PACL model's cosines are."""
 
     @torch.inference_mode()
     def score_patches(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C rows columns"]:
-        patch_tokens, grid = encoder.encode_patches(images, kind=tokens.kind, layer=tokens.layer)
+        patch_tokens, grid = encoder.encode_patches(
+            images, kind=tokens.kind, layer=tokens.layer, stride_px=patch_stride_px
+        )
         return probe(patch_tokens).transpose(1, 2).unflatten(2, grid)
 
     return score_patches

@@ -30,7 +30,11 @@ def run_train(config: TrainConfig) -> int:
             )
             show(state.step, state.n_steps, detail)
 
-        done = train(config, progress=on_step)
+        done = train(
+            config,
+            progress=on_step,
+            cache_progress=lambda n_done, n_images: show(n_done, n_images, "images encoded"),
+        )
     for note in done.notes:
         say(note)
     if done.is_stopped:
