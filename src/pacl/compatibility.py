@@ -29,11 +29,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pacl.kernels.forms import computing_dtype, inverse_norm, unit_vectors
 from pacl.kernels.naive import naive_compatibility
 from pacl.kernels.tiled import tiled_compatibility
 
 Implementation = Literal["auto", "naive", "tiled", "fused"]
 
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 _log = logging.getLogger(__name__)
 
 
@@ -56,9 +58,9 @@ def patch_similarity(
     """
     _check_embeds(patch_embeds, text_embeds)
     with torch.autocast(patch_embeds.device.type, enabled=False):
-        dtype = _computing_dtype(patch_embeds, text_embeds)
+        dtype = computing_dtype(patch_embeds, text_embeds)
         patches = patch_embeds.to(dtype)
-        similarity = (patches @ _unit(text_embeds, dtype).T) * _inverse_norm(patches)
+        similarity = (patches @ unit_vectors(text_embeds.to(dtype)).T) * inverse_norm(patches)
         return similarity.clamp(-1, 1).mT
 
 
@@ -80,7 +82,7 @@ def patch_compatibility(
         implementation: All give the same numbers. naive: plain tensor operations, which hold
             several tensors (I, T, C) for the backward; the only one with second derivatives.
             tiled: tile by tile, computed again in the backward. fused: the same in Triton, for
-            NVIDIA GPUs. auto: fused where it runs, else tiled.
+            NVIDIA GPUs, not yet measured on one. auto: tiled.
 
     Returns:
         (I, C), a cosine in [-1, 1], float32, or float64 where an input is. A zero patch has
@@ -95,10 +97,11 @@ def patch_compatibility(
     """
     _check_embeds(patch_embeds, text_embeds)
     _check_temperature(patch_temperature)
-    compute = _IMPLEMENTATIONS[_choose(implementation, patch_embeds.device)]
+    dtype = computing_dtype(patch_embeds, text_embeds)
+    compute = _IMPLEMENTATIONS[_choose(implementation, patch_embeds)]
+    temperature = torch.as_tensor(patch_temperature, dtype=dtype, device=patch_embeds.device)
     with torch.autocast(patch_embeds.device.type, enabled=False):
-        unit_texts = _unit(text_embeds, _computing_dtype(patch_embeds, text_embeds))
-        compatibility = compute(patch_embeds, unit_texts, _as_number(patch_temperature, unit_texts))
+        compatibility = compute(patch_embeds, text_embeds, temperature)
     _check_finite(compatibility, patch_embeds, text_embeds)
     return compatibility
 
@@ -146,22 +149,19 @@ def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
     return per_row.sum() / (n_positives > 0).sum().clamp(min=1)
 
 
-def _choose(implementation: Implementation, device: torch.device) -> str:
-    """Resolve "auto", and say once in the log what it is."""
+def _choose(implementation: Implementation, patch_embeds: Tensor) -> str:
+    """Resolve "auto", and say once in the log what it is.
+
+    The fused kernels have been checked in Triton's interpreter only, so they run where asked for.
+    """
     if implementation not in _IMPLEMENTATIONS and implementation != "auto":
         names = ", ".join(["auto", *_IMPLEMENTATIONS])
         raise ValueError(f"implementation must be one of {names}, got {implementation!r}")
     if implementation != "auto":
         return implementation
-    chosen = "fused" if device.type == "cuda" and _has_triton() else "tiled"
     if not torch.compiler.is_compiling():
-        _report(chosen, device.type)
-    return chosen
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+        _report("tiled", patch_embeds.device.type)
+    return "tiled"
 
 
 @cache
@@ -169,14 +169,12 @@ def _report(chosen: str, device_type: str) -> None:
     _log.info("compatibility on %s: the %s implementation", device_type, chosen)
 
 
-def _fused_compatibility(
-    patch_embeds: Tensor, unit_texts: Tensor, patch_temperature: Tensor
-) -> Tensor:
-    if not _has_triton():
+def _fused_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: Tensor) -> Tensor:
+    if not _HAS_TRITON:
         raise ValueError('implementation="fused" needs the package triton')
     from pacl.kernels.fused import fused_compatibility
 
-    return fused_compatibility(patch_embeds, unit_texts, patch_temperature)
+    return fused_compatibility(patch_embeds, text_embeds, temperature)
 
 
 _IMPLEMENTATIONS = {
@@ -184,24 +182,6 @@ _IMPLEMENTATIONS = {
     "tiled": tiled_compatibility,
     "fused": _fused_compatibility,
 }
-
-
-def _unit(vectors: Tensor, dtype: torch.dtype) -> Tensor:
-    """Vectors of length 1 in float32 at least; zero stays zero, with gradient 0."""
-    vectors = vectors.to(dtype)
-    return vectors * _inverse_norm(vectors)
-
-
-def _computing_dtype(patch_embeds: Tensor, text_embeds: Tensor) -> torch.dtype:
-    dtype = torch.promote_types(patch_embeds.dtype, text_embeds.dtype)
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _inverse_norm(vectors: Tensor) -> Tensor:
-    """1 / |x| over the last dimension, kept as size 1; 0 for a zero vector, with gradient 0."""
-    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    is_zero = norm == 0
-    return norm.masked_fill(is_zero, 1).reciprocal().masked_fill(is_zero, 0)
 
 
 def _check_embeds(patch_embeds: Tensor, text_embeds: Tensor) -> None:
@@ -239,12 +219,6 @@ def _check_temperature(patch_temperature: float | Tensor) -> None:
         value = value.item()
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"patch_temperature must be a finite number above 0, got {value}")
-
-
-def _as_number(patch_temperature: float | Tensor, like: Tensor) -> Tensor:
-    if isinstance(patch_temperature, Tensor):
-        return patch_temperature.to(like)
-    return like.new_full((), patch_temperature)
 
 
 def _check_finite(compatibility: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> None:

@@ -1,9 +1,29 @@
-"""What every implementation of the compatibility shares: unit patches, and the choice of a form."""
+"""What the implementations of the compatibility share: types, unit vectors, choice of a form."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def computing_dtype(patch_embeds: Tensor, text_embeds: Tensor) -> torch.dtype:
+    """The larger of both types, float32 at least."""
+    dtype = torch.promote_types(patch_embeds.dtype, text_embeds.dtype)
+    return torch.promote_types(dtype, torch.float32)
+
+
+def inverse_norm(vectors: Tensor) -> Tensor:
+    """1 / |x| over the last dimension, kept as size 1; 0 for a zero vector, with gradient 0."""
+    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    is_zero = norm == 0
+    return norm.masked_fill(is_zero, 1).reciprocal().masked_fill(is_zero, 0)
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Vectors of length 1; zero stays zero."""
+    return vectors * inverse_norm(vectors)
 
 
 def split_lengths(patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,3 +52,11 @@ def is_gram_cheaper(n_patches: int, width: int, *, n_texts: int, is_backward: bo
     if is_backward:
         return 2 * n_patches * (width + n_texts) <= 3 * width * n_texts
     return n_patches * (width + n_texts) <= width * n_texts
+
+
+def refuse_second_derivative(ctx: Any, *_: Tensor) -> None:
+    """Stands for the derivative of a backward that has none."""
+    raise NotImplementedError(
+        "this compatibility can be differentiated only once; "
+        'implementation="naive" has second derivatives'
+    )

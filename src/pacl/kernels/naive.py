@@ -9,23 +9,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pacl.kernels.forms import is_gram_cheaper, split_lengths
+from pacl.kernels.forms import computing_dtype, is_gram_cheaper, split_lengths, unit_vectors
 
 
-def naive_compatibility(patch_embeds: Tensor, unit_texts: Tensor, temperature: Tensor) -> Tensor:
+def naive_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: Tensor) -> Tensor:
     """The compatibility of every image with every text.
 
     Args:
         patch_embeds: RAW patch embeddings (I, T, D), of any floating type.
-        unit_texts: Unit or zero vectors (C, D), float32 or float64: all is computed in their type.
-        temperature: One number, shape (), in the type and on the device of unit_texts.
+        text_embeds: Text embeddings (C, D), of any length and floating type.
+        temperature: One number, shape ().
 
     Returns:
-        (I, C) in [-1, 1], differentiable any number of times.
+        (I, C) in [-1, 1], float32 or float64, differentiable any number of times.
     """
-    unit_patches, length = split_lengths(patch_embeds.to(unit_texts.dtype))
+    dtype = computing_dtype(patch_embeds, text_embeds)
+    unit_patches, length = split_lengths(patch_embeds.to(dtype))
+    unit_texts = unit_vectors(text_embeds.to(dtype))
     similarity = unit_patches @ unit_texts.T
-    weights = (similarity / temperature + length.log()).softmax(dim=1)
+    weights = (similarity / temperature.to(dtype) + length.log()).softmax(dim=1)
     along_text = (weights * similarity).sum(dim=1)
     if is_gram_cheaper(*unit_patches.shape[1:], n_texts=len(unit_texts)):
         squared_norm = _squared_norm_gram(weights, unit_patches)

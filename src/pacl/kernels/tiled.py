@@ -1,7 +1,7 @@
 """The compatibility tile by tile: nothing of size (images, patches, texts) is ever held.
 
 The forward keeps two numbers of every pair; the backward computes the scores of a tile again. It
-is plain torch, so it runs on every device, and always in the type of the texts: float32 at least.
+is plain torch, so it runs on every device, in float32 at least.
 
 Everything is written for unit patches e_t = E_t / n_t with n_t = |E_t|, whose lengths enter as a
 bias of the softmax (see forms.py). The softmax needs no sum, since the compatibility has no scale:
@@ -29,7 +29,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pacl.kernels.forms import is_gram_cheaper, split_lengths
+from pacl.kernels.forms import (
+    computing_dtype,
+    is_gram_cheaper,
+    refuse_second_derivative,
+    split_lengths,
+    unit_vectors,
+)
 
 CPU_TILE = 2**18
 """Numbers in one buffer of a tile, for each thread: 1 MiB stays close to the core."""
@@ -38,21 +44,23 @@ GPU_TILE = 2**25
 MAX_TEXTS = 2**9
 
 
-def tiled_compatibility(patch_embeds: Tensor, unit_texts: Tensor, temperature: Tensor) -> Tensor:
+def tiled_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: Tensor) -> Tensor:
     """The compatibility of every image with every text, in tiles over both.
 
     Args:
         patch_embeds: RAW patch embeddings (I, T, D), of any floating type.
-        unit_texts: Unit or zero vectors (C, D), float32 or float64: all is computed in their type.
-        temperature: One number, shape (), in the type and on the device of unit_texts.
+        text_embeds: Text embeddings (C, D), of any length and floating type.
+        temperature: One number, shape ().
 
     Returns:
-        (I, C) in [-1, 1]. It can be differentiated once, with respect to all three.
+        (I, C) in [-1, 1], float32 or float64. It can be differentiated once, with respect to all.
 
     The work is done by operators that torch.compile does not look into: traced, the loop over the
     tiles would be unrolled.
     """
-    return _forward(patch_embeds, unit_texts, temperature)[0]
+    dtype = computing_dtype(patch_embeds, text_embeds)
+    unit_texts = unit_vectors(text_embeds.to(dtype))
+    return _forward(patch_embeds, unit_texts, temperature.to(dtype))[0]
 
 
 @torch.library.custom_op(
@@ -131,7 +139,7 @@ def _backward(
                 if of_texts:
                     d_texts[texts].addmm_(d_similarity.flatten(0, 1).T, tile.unit.flatten(0, 1))
             if of_patches:
-                d_patches[images] = d_tile.of_patches()
+                d_tile.write_patches(d_patches[images])
         d_temperature /= temperature.square()
     return d_patches, d_texts, d_temperature
 
@@ -196,13 +204,13 @@ class _TileGradient:
     def add_similarity(self, d_similarity: Tensor, unit_texts: Tensor) -> None:
         self._unit.flatten(0, 1).addmm_(d_similarity.flatten(0, 1), unit_texts)
 
-    def of_patches(self) -> Tensor:
+    def write_patches(self, d_patches: Tensor) -> None:
         """The gradient dE (I, T, D): what turns the patches, and along each what lengthens it."""
-        if self._gram is not None:
-            self._unit.baddbmm_(self._gram, self._tile.unit)
         unit, length = self._tile.unit, self._tile.length
+        if self._gram is not None:
+            self._unit.baddbmm_(self._gram, unit)
         along = torch.linalg.vecdot(unit, self._unit).unsqueeze(-1)
-        return self._unit.addcmul_(unit, along - self._length, value=-1).div_(length)
+        torch.div(self._unit.addcmul_(unit, along - self._length, value=-1), length, out=d_patches)
 
 
 def _tiles(patch_embeds: Tensor, n_texts: int) -> Iterator[tuple[slice, list[slice]]]:
@@ -240,13 +248,6 @@ def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None
     return tuple(g if yes else None for g, yes in zip(gradients, needed, strict=True))
 
 
-def _refuse(ctx: Any, *_: Tensor) -> None:
-    raise NotImplementedError(
-        "this compatibility can be differentiated only once; "
-        'implementation="naive" has second derivatives'
-    )
-
-
 @_forward.register_fake
 def _(patch_embeds: Tensor, unit_texts: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
     compatibility = unit_texts.new_empty(len(patch_embeds), len(unit_texts))
@@ -267,4 +268,4 @@ def _(
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(refuse_second_derivative)
