@@ -212,6 +212,7 @@ def test_text_table_and_tower_agree(clip_dir: Path) -> None:
 def test_the_first_loss_is_the_formula(config: TrainConfig, pairs_dir: Path) -> None:
     """captions + noun weight × nouns with all their positives, computed here from scratch."""
     config = replace(config, cache="none", steps=1, noun_weight=0.5, patch_temperature=0.3)
+    config = replace(config, init="clip", token_layer=-1)
     train(config)
     paths = [pairs_dir / f"images/{i}.png" for i in range(12)]
     captions = [[f"a {c} {t}", f"a {t} near a {o}"] for c, t, o in shown(12)]
@@ -339,7 +340,7 @@ def test_bfloat16_trains_and_stays_near(config: TrainConfig, tmp_path: Path) -> 
 def test_clip_start_is_the_projection_itself(
     config: TrainConfig, clip_dir: Path, precision: Literal["fp32", "bf16"]
 ) -> None:
-    config = replace(config, precision=precision).resolve()
+    config = replace(config, precision=precision, init="clip").resolve()
     parameters = prepare(config, cache_progress=None).objective.parameters
     projection = load_file(clip_dir / "model.safetensors")["visual_projection.weight"]
     assert torch.equal(parameters["skip.weight"], projection)
