@@ -174,6 +174,17 @@ def test_lengths_at_the_ends_of_float32(form: str, length: float) -> None:
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["naive", "tiled"])
+def test_a_zero_patch_with_the_largest_cosine(implementation: str) -> None:
+    """Its weight must not push v below what float32 holds: all other cosines here are -1."""
+    patches = torch.zeros(1, 3, 4)
+    patches[0, :2, 0] = torch.tensor([1.0, 2.0])
+    texts = torch.tensor([[-1.0, 0.0, 0.0, 0.0]])
+    value, gradients = value_and_gradients((patches, texts), 0.01, implementation)
+    assert value.item() == pytest.approx(-1)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_nothing_to_compare() -> None:
     patches, texts = draw(2, 3, 4, 5)
     for images, words in ((patches, texts[:0]), (patches[:0], texts)):

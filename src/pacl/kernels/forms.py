@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ def unit_vectors(vectors: Tensor) -> Tensor:
     return vectors * inverse_norm(vectors)
 
 
-def split_lengths(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions e (I, T, D) and lengths n > 0 (I, T, 1) of patches E = n e; zero stays zero.
+def split_lengths(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Directions e (I, T, D), lengths n > 0 (I, T, 1) and "is zero" (I, T, 1) of patches E = n e.
 
     In these terms a patch's length is a bias log n of its softmax over patches:
     softmax(S / temperature)_t E_t is softmax(S / temperature + log n)_t e_t, but for a factor that
@@ -36,11 +37,26 @@ def split_lengths(patches: Tensor) -> tuple[Tensor, Tensor]:
     """
     length = torch.linalg.vector_norm(patches, dim=-1, keepdim=True)
     # A zero patch has no direction, and any length gives it the right gradient, that of the
-    # pooling alone. The longest one of its image keeps it from outweighing the others.
+    # pooling alone.
+    is_zero = length == 0
     longest = length.detach().amax(dim=1, keepdim=True)
-    stand_in = longest.masked_fill(longest == 0, 1)
-    length = torch.where(length == 0, stand_in, length)
-    return patches / length, length
+    length = torch.where(is_zero, longest.masked_fill(longest == 0, 1), length)
+    return patches / length, length, is_zero
+
+
+def largest_logit(logits: Tensor, is_zero: Tensor) -> Tensor:
+    """The largest logit of each pair (I, 1, C) among the patches that make up v.
+
+    Zero patches do not: where they had the largest, v might underflow. With this subtracted, their
+    logits are to be cut off at max_excess().
+    """
+    largest = logits.detach().masked_fill(is_zero, -math.inf).amax(dim=1, keepdim=True)
+    return largest.masked_fill(largest == -math.inf, 0)
+
+
+def max_excess(dtype: torch.dtype) -> float:
+    """Of the logit of a zero patch, where its gradient would be above 10^19 times the others'."""
+    return math.log(torch.finfo(dtype).max) / 2
 
 
 def is_gram_cheaper(n_patches: int, width: int, *, n_texts: int, is_backward: bool = False) -> bool:

@@ -37,9 +37,6 @@ from pacl.kernels.fused_kernels import coefficients_kernel, quadratic_kernel, we
 
 WORKSPACE = 2**25
 """Scores held at a time, in 10 bytes each with bfloat16 inputs and 16 with float32."""
-BLOCK_T = 64
-BLOCK_C = 128
-BLOCK_K = 32
 IS_INTERPRETED = bool(knobs.runtime.interpret)
 """Triton's interpreter runs the kernels on a CPU, for tests; its bfloat16 products are wrong."""
 
@@ -75,21 +72,27 @@ class _Chunk(NamedTuple):
     patches: Tensor  # (I, T, D)
     length: Tensor  # (I, T, 1) float32: n
     longest: Tensor  # (I, 1, 1) float32: L
+    share: Tensor  # (I, T, 1) float32: n / L, 0 for a zero patch
     gram: Tensor  # (I, T, T): cosines, times n / L of the column's patch
     dots: Tensor  # (I, T, C) float32
     weights: Tensor  # (I, T, C)
     along: Tensor  # (I, C) float32
 
-    @property
-    def tile(self) -> dict[str, Any]:
-        """What the kernels with products are compiled for."""
-        options = {"IS_INTERPRETED": IS_INTERPRETED, "BLOCK_K": BLOCK_K}
-        return options | _blocks(self.patches.shape[1])
 
+def launch_options(n_patches: int, kind: torch.dtype) -> dict[str, Any]:
+    """What every kernel is compiled for, whether or not it makes use of it.
 
-def _blocks(n_patches: int) -> dict[str, Any]:
-    block_t = max(16, min(BLOCK_T, triton.next_power_of_2(n_patches)))
-    return {"BLOCK_T": block_t, "BLOCK_C": BLOCK_C, "num_warps": 8}
+    The largest blocks that spill no register, see tests/ahead_of_time.py.
+    """
+    block_t = 32 if kind == torch.float32 else 64
+    return {
+        "BLOCK_T": max(16, min(block_t, triton.next_power_of_2(n_patches))),
+        "BLOCK_C": 64,
+        "BLOCK_K": 32,
+        "IS_INTERPRETED": IS_INTERPRETED,
+        "num_warps": 8,
+        "enable_fp_fusion": True,
+    }
 
 
 def _prepare(
@@ -98,25 +101,27 @@ def _prepare(
     n_images, n_patches, _ = patches.shape
     n_texts = len(text_embeds)
     kind = _kind(patches)
-    _, length = split_lengths(patches.float())
+    _, length, is_zero = split_lengths(patches.float())
     longest = length.amax(dim=1, keepdim=True)
+    share = (length / longest).masked_fill(is_zero, 0)
     gram = _product(patches, patches.mT).div_(length * longest).to(kind)
     dots = _product(patches.flatten(0, 1), text_embeds.T).unflatten(0, (n_images, n_patches))
     weights = torch.empty_like(dots, dtype=kind)
     along = dots.new_empty(n_images, n_texts)
-    weights_kernel[(n_images, triton.cdiv(n_texts, BLOCK_C))](
+    options = launch_options(n_patches, kind)
+    weights_kernel[(n_images, triton.cdiv(n_texts, options["BLOCK_C"]))](
         dots,
         length.reciprocal(),
-        length / longest,
+        share,
         text_scale,
         temperature,
         weights,
         along,
         n_patches,
         n_texts,
-        **_blocks(n_patches),
+        **options,
     )
-    return _Chunk(patches, length, longest, gram, dots, weights, along)
+    return _Chunk(patches, length, longest, share, gram, dots, weights, along)
 
 
 def _kind(embeds: Tensor) -> torch.dtype:
@@ -155,10 +160,11 @@ def _forward(
     text_scale = inverse_norm(text_embeds.float())
     compatibility = text_scale.new_empty(len(patch_embeds), n_texts)
     inverse = torch.empty_like(compatibility)
+    options = launch_options(n_patches, _kind(patch_embeds))
     for images in _chunks(patch_embeds, n_texts):
         chunk = _prepare(patch_embeds[images].contiguous(), text_embeds, text_scale, temperature)
-        quadratic_kernel[(len(chunk.patches), triton.cdiv(n_texts, BLOCK_C))](
-            chunk.length / chunk.longest,
+        quadratic_kernel[(len(chunk.patches), triton.cdiv(n_texts, options["BLOCK_C"]))](
+            chunk.share,
             chunk.gram,
             chunk.weights,
             chunk.along,
@@ -166,7 +172,7 @@ def _forward(
             inverse[images],
             n_patches,
             n_texts,
-            **chunk.tile,
+            **options,
         )
     return compatibility, inverse
 
@@ -229,7 +235,8 @@ def _launch_coefficients(
     chunk: _Chunk, text_scale: Tensor, temperature: Tensor, outward: Tensor, inward: Tensor
 ) -> _Terms:
     n_images, n_patches, n_texts = chunk.dots.shape
-    n_blocks = triton.cdiv(n_texts, BLOCK_C)
+    options = launch_options(n_patches, chunk.weights.dtype)
+    n_blocks = triton.cdiv(n_texts, options["BLOCK_C"])
     out_scale, in_scale = _largest(outward), _largest(inward)
     of_length = chunk.length.new_empty(n_blocks, *chunk.length.shape)
     terms = _Terms(
@@ -240,10 +247,10 @@ def _launch_coefficients(
         out_scale[:, :, None],
         in_scale[:, :, None],
     )
-    coefficients_kernel[(n_images, n_blocks, triton.cdiv(n_patches, chunk.tile["BLOCK_T"]))](
+    coefficients_kernel[(n_images, n_blocks, triton.cdiv(n_patches, options["BLOCK_T"]))](
         chunk.dots,
         chunk.length.reciprocal(),
-        chunk.length / chunk.longest,
+        chunk.share,
         text_scale,
         temperature,
         chunk.gram,
@@ -255,7 +262,7 @@ def _launch_coefficients(
         n_images * n_patches,
         n_patches,
         n_texts,
-        **chunk.tile,
+        **options,
     )
     return terms
 

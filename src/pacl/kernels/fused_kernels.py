@@ -19,7 +19,7 @@ import triton.language as tl
 def weights_kernel(
     dots_ptr,  # (I T, C) float32: R, raw patches with raw texts
     inverse_length_ptr,  # (I T) float32: 1 / n
-    share_ptr,  # (I T) float32: n / L
+    share_ptr,  # (I T) float32: n / L, 0 for a zero patch
     text_scale_ptr,  # (C) float32: 1 / |text|
     temperature_ptr,  # one float32
     weights_ptr,  # out (I T, C): A
@@ -44,8 +44,11 @@ def weights_kernel(
         dots = tl.load(dots_ptr + places, mask=is_patch[:, None] & is_text[None, :], other=0.0)
         inverse_length = tl.load(inverse_length_ptr + rows, mask=is_patch, other=0.0)[:, None]
         logits = dots * inverse_length * text_scale * sharpness
-        logits = tl.where(is_patch[:, None], logits, float("-inf"))
+        # Zero patches have no part in v, which might underflow where they had the largest.
+        has_part = tl.load(share_ptr + rows, mask=is_patch, other=0.0)[:, None] > 0.0
+        logits = tl.where(has_part, logits, float("-inf"))
         largest = tl.maximum(largest, tl.max(logits, axis=0))
+    largest = tl.where(largest == float("-inf"), 0.0, largest)
     along = tl.zeros((BLOCK_C,), tl.float32)
     for start in range(0, n_patches, BLOCK_T):
         patches = start + tl.arange(0, BLOCK_T)
@@ -57,7 +60,8 @@ def weights_kernel(
         inverse_length = tl.load(inverse_length_ptr + rows, mask=is_patch, other=0.0)[:, None]
         share = tl.load(share_ptr + rows, mask=is_patch, other=0.0)[:, None]
         similarity = dots * inverse_length * text_scale
-        weights = tl.exp(similarity * sharpness - largest[None, :])
+        # Only a zero patch can be above 0, and float16 ends at exp(11).
+        weights = tl.exp(tl.minimum(similarity * sharpness - largest[None, :], 10.0))
         weights = weights.to(weights_ptr.dtype.element_ty)
         tl.store(weights_ptr + places, weights, mask=is_place)
         along += tl.sum(weights.to(tl.float32) * share * similarity, axis=0)

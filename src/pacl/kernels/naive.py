@@ -9,7 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pacl.kernels.forms import computing_dtype, is_gram_cheaper, split_lengths, unit_vectors
+from pacl.kernels.forms import (
+    computing_dtype,
+    is_gram_cheaper,
+    largest_logit,
+    max_excess,
+    split_lengths,
+    unit_vectors,
+)
 
 
 def naive_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: Tensor) -> Tensor:
@@ -24,10 +31,12 @@ def naive_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: 
         (I, C) in [-1, 1], float32 or float64, differentiable any number of times.
     """
     dtype = computing_dtype(patch_embeds, text_embeds)
-    unit_patches, length = split_lengths(patch_embeds.to(dtype))
+    unit_patches, length, is_zero = split_lengths(patch_embeds.to(dtype))
     unit_texts = unit_vectors(text_embeds.to(dtype))
     similarity = unit_patches @ unit_texts.T
-    weights = (similarity / temperature.to(dtype) + length.log()).softmax(dim=1)
+    logits = similarity / temperature.to(dtype) + length.log()
+    excess = logits - largest_logit(logits, is_zero)
+    weights = excess.clamp(max=max_excess(dtype)).exp()  # no sum: v may have any scale
     along_text = (weights * similarity).sum(dim=1)
     if is_gram_cheaper(*unit_patches.shape[1:], n_texts=len(unit_texts)):
         squared_norm = _squared_norm_gram(weights, unit_patches)

@@ -32,6 +32,8 @@ from torch import Tensor
 from pacl.kernels.forms import (
     computing_dtype,
     is_gram_cheaper,
+    largest_logit,
+    max_excess,
     refuse_second_derivative,
     split_lengths,
     unit_vectors,
@@ -148,7 +150,7 @@ class _ImageTile:
     """Some images, taken apart into the directions and the lengths of their patches."""
 
     def __init__(self, patch_embeds: Tensor, temperature: Tensor, *, has_gram: bool) -> None:
-        self.unit, self.length = split_lengths(patch_embeds.to(temperature.dtype))
+        self.unit, self.length, self._is_zero = split_lengths(patch_embeds.to(temperature.dtype))
         self.gram = self.unit @ self.unit.mT if has_gram else None
         self._bias = self.length.log()
         self._temperature = temperature
@@ -158,9 +160,10 @@ class _ImageTile:
         return (self.unit.flatten(0, 1) @ unit_texts.T).unflatten(0, self.unit.shape[:2])
 
     def weights(self, similarity: Tensor) -> Tensor:
-        """The weights a (I, T, C), at most 1."""
+        """The weights a (I, T, C), at most 1 but for zero patches."""
         logits = (similarity / self._temperature).add_(self._bias)
-        return logits.sub_(logits.amax(dim=1, keepdim=True)).exp_()
+        logits.sub_(largest_logit(logits, self._is_zero))
+        return logits.clamp_(max=max_excess(logits.dtype)).exp_()
 
     def squared_norm(self, weights: Tensor) -> Tensor:
         """The squares Q = v . v (I, C)."""
