@@ -46,6 +46,7 @@ LAYERS = {
     "app": 3,
     "doctor": 3,
     "evaluate": 3,
+    "evaluate_classification": 3,
     "export": 3,
     "quickstart": 3,
     "scale": 3,

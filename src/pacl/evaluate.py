@@ -1,4 +1,4 @@
-"""Scoring against ground truth: mIoU on a folder of masks, accuracy on labelled images.
+"""Scoring segmentation against ground truth: mIoU on images with masks.
 
 One confusion matrix for the whole data set, at each image's original resolution, ignored pixels
 left out, classes absent from truth and prediction skipped in the mean.
@@ -10,17 +10,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from PIL import Image
 
-from pacl.api import LabelsLike, Model
-from pacl.classifier import class_probabilities
+from pacl.api import Model
 from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
-from pacl.errors import InputError
 from pacl.metrics import ConfusionMatrix
 from pacl.results import Segmentation
 from pacl.segmenter import SegmentConfig
@@ -51,21 +47,6 @@ class SegmentationReport:
         """The fields as JSON values; nan becomes null."""
         values = asdict(self) | {"iou": dict(zip(self.labels, map(_no_nan, self.iou), strict=True))}
         return {name: _no_nan(value) for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class ClassificationReport:
-    """Zero-shot classification of one data set."""
-
-    labels: tuple[str, ...]
-    score: str
-    top1: float
-    """Share of the images whose most probable label is the true one, in [0, 1]."""
-    n_images: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def evaluate_folder(
@@ -132,54 +113,6 @@ def evaluate_segmenter(
         n_images=len(dataset),
         seconds=time.perf_counter() - started_s,
         protocol=protocol,
-    )
-
-
-def evaluate_classification(
-    model: Model,
-    image_paths: Sequence[Path],
-    labels: LabelsLike,
-    targets: Sequence[str],
-    *,
-    score: str,
-    batch_size: int = 32,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> ClassificationReport:
-    """Top-1 accuracy of zero-shot classification.
-
-    Args:
-        model: Any CLIP, with an embedder or as a training-free baseline.
-        image_paths: The images.
-        labels: The candidate classes.
-        targets: The true class of each image, one of the candidates' names.
-        score: "pacl" (φ̂), "clip" (CLIP's pooled embedding) or "fusion".
-        batch_size: Images encoded together.
-        on_progress: Called with the images done and the images in all.
-
-    Raises:
-        InputError: There are no images, a target is no candidate, or an image cannot be read.
-    """
-    vocabulary = model.vocabulary(labels)
-    unknown = sorted(set(targets) - set(vocabulary.labels))
-    if unknown or not image_paths:
-        raise InputError(
-            f"targets that are no candidate: {', '.join(unknown)}" if unknown else "no images"
-        )
-    truth = torch.tensor([vocabulary.labels.index(target) for target in targets])
-    n_right = 0
-    for rows in iter_batches(range(len(image_paths)), batch_size):
-        images = [model.pacl.encoder.preprocess(open_image(image_paths[row])) for row in rows]
-        probabilities = class_probabilities(
-            model.pacl, torch.stack(images), vocabulary, score=score
-        )
-        n_right += int((probabilities.argmax(dim=1).cpu() == truth[list(rows)]).sum())
-        if on_progress is not None:
-            on_progress(rows[-1] + 1, len(image_paths))
-    return ClassificationReport(
-        labels=vocabulary.labels,
-        score=score,
-        top1=n_right / len(image_paths),
-        n_images=len(image_paths),
     )
 
 

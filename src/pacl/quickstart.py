@@ -26,12 +26,8 @@ from pacl.data.folder import FolderDataset
 from pacl.data.images import open_image
 from pacl.data.storybook import LABELS, THINGS, draw_storybook
 from pacl.encoders.hf import HfClip
-from pacl.evaluate import (
-    evaluate_classification,
-    evaluate_folder,
-    evaluate_phrases,
-    evaluate_segmenter,
-)
+from pacl.evaluate import evaluate_folder, evaluate_phrases, evaluate_segmenter
+from pacl.evaluate_classification import evaluate_classification
 from pacl.model import STORYBOOK, Pacl, find_source
 from pacl.probe import TokenChoice, build_probe_scorer, fit_linear_probe
 from pacl.results import Segmentation

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from pacl.cli.align import Align, run_align
 from pacl.cli.classify import Classify, run_classify
 from pacl.cli.examine import CheckData, Doctor, ListModels, check_data, list_models, run_doctor
 from pacl.cli.exit_codes import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT
 from pacl.cli.parse import Help, describe_in_a_line, parse_options, unknown_command
-from pacl.cli.score import Align, Evaluate, run_align, run_evaluate
+from pacl.cli.score import Evaluate, run_evaluate
 from pacl.cli.segment import Segment, run_segment
 from pacl.cli.talk import result, say
 from pacl.cli.train import Quickstart, run_quickstart, run_train

@@ -1,0 +1,67 @@
+"""What evaluate and align share: opening what is scored, and keeping the numbers."""
+
+from __future__ import annotations
+
+import json as jsons
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pacl.cli.options import ModelOptions, is_on_storybook
+from pacl.cli.talk import progress, say
+
+if TYPE_CHECKING:
+    from pacl.api import Model
+    from pacl.data.folder import FolderDataset
+
+STORYBOOK_DIR = Path("runs/storybook")
+N_SCENES = 300
+_MEANINGLESS = (
+    "these numbers mean nothing yet: the backbone is the small Storybook model, which has seen "
+    "drawn scenes only, and these are other pictures\n"
+    "  use a CLIP that has seen photographs: --model openai/clip-vit-base-patch16"
+)
+
+
+def open_benchmark(name: str, labels: str | None) -> FolderDataset:
+    """The folder of that name; storybook is drawn where it is not there yet."""
+    from pacl.data.folder import FolderDataset
+    from pacl.data.storybook import draw_storybook
+
+    if name != "storybook":
+        return FolderDataset(name, labels=labels)
+    with progress("draw storybook") as show:
+        folders = draw_storybook(
+            STORYBOOK_DIR,
+            counts={"test": N_SCENES},
+            on_progress=lambda done, total: show(done, total, ""),
+        )
+    return FolderDataset(folders["test"], labels=labels)
+
+
+def describe_scored(benchmark: str, loading: ModelOptions, model: Model) -> dict[str, Any]:
+    """What was scored, for the JSON file."""
+    return {
+        "benchmark": benchmark,
+        "model": loading.model,
+        "embedder": loading.embedder,
+        "description": model.describe(),
+        "pacl": metadata.version("pacl"),
+    }
+
+
+def save_scores(
+    content: dict[str, Any], output: Path, model: Model, dataset: FolderDataset
+) -> None:
+    """Keep the numbers, and say so where they mean nothing."""
+    from pacl.results.files import write_atomically
+
+    words = (dataset.root.resolve().name, content["model"], content["embedder"] or "")
+    name = "_".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)
+    path = output / f"{name}.json"
+    write_atomically(path, (jsons.dumps(content, indent=1) + "\n").encode())
+    say(f"wrote {path}")
+    is_drawn = (dataset.root / "storybook.json").is_file()
+    if is_on_storybook(model) and not is_drawn:
+        say(f"note: {_MEANINGLESS}")
