@@ -78,14 +78,15 @@ def test_areas_and_scores_of_absent_labels() -> None:
     assert [entry["mean_score"] is None for entry in entries] == [True, False, True]
 
 
-def test_saved_overlay_shows_the_whole_picture_and_a_legend(tmp_path: Path) -> None:
+def test_saved_overlay_has_the_size_of_the_picture(tmp_path: Path) -> None:
     result = make_result()
     path = result.save(tmp_path)["overlay"]
     with Image.open(path) as picture:
         shown = np.asarray(picture)
     assert np.array_equal(shown, np.asarray(result.overlay()))
-    assert np.array_equal(shown[:30, :40], np.asarray(result.overlay(legend=False)))
-    assert result.overlay(legend=False).size == result.image.size
+    upper = 2 * result.image.height // 3
+    assert np.array_equal(shown[:upper], np.asarray(result.overlay(legend=False))[:upper])
+    assert result.overlay(legend=False).size == result.image.size == result.overlay().size
 
 
 def test_saving_never_overwrites_the_source(tmp_path: Path) -> None:
@@ -149,17 +150,21 @@ def test_overlay_tints_labelled_pixels_only() -> None:
     assert class_borders(label_map).sum() == 4
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20, 300), (640, 48)])
-def test_legends_fit_any_picture(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "n_shown"),
+    [((1, 1), 0), ((20, 300), 0), ((640, 48), 6), ((128, 128), 3), ((640, 480), 9)],
+)
+def test_a_legend_takes_a_third_of_the_picture_at_most(size: tuple[int, int], n_shown: int) -> None:
     entries = [(f"a rather long label {k}", (200, 10 * k, 0)) for k in range(9)]
-    sheet = add_legend(Image.new("RGB", size), entries)
-    assert sheet.width >= size[0]
-    assert sheet.height > size[1]
-    pixels = np.asarray(sheet)
-    for _, colour in entries:
-        assert (pixels == colour).all(axis=-1).any()
-    for edge in (pixels[-1, :], pixels[size[1] :, -1]):
-        assert (edge > 200).all()  # nothing runs over the edge of the paper
+    image = Image.new("RGB", size, (0, 0, 90))
+    pixels = np.asarray(add_legend(image, entries))
+    assert pixels.shape[:2] == size[::-1]
+    assert (pixels[: -(-2 * size[1] // 3)] == (0, 0, 90)).all()
+    seen = [(pixels == colour).all(axis=-1).any() for _, colour in entries]
+    assert sum(seen) == n_shown
+    assert seen == sorted(seen, reverse=True)  # the first entries are the largest classes
+    if n_shown:
+        assert (pixels[-1] > 200).all()  # nothing runs over the edge of the paper
 
 
 def test_an_empty_result_has_an_overlay() -> None:

@@ -22,6 +22,7 @@ from pacl.data.batches import (
     number_texts,
     sample_rows,
     sample_texts,
+    texts_of_run,
     torch_stream,
 )
 from pacl.data.images import open_image
@@ -181,32 +182,27 @@ def test_retrieval_counts_an_equal_caption_as_right() -> None:
     assert retrieval_accuracy(compatibility, np.array([4, 6, 5])) == pytest.approx((1 / 3, 1 / 3))
 
 
-@pytest.mark.parametrize("limits", [(2**21, 2**28), (1, 2**28), (200, 2**28), (200, 1)])
-def test_scoring_by_chunks_changes_neither_values_nor_gradients(
-    limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(objectives, "SCORES_AT_ONCE_CPU", limits[0])
-    monkeypatch.setattr(objectives, "SCORES_KEPT", limits[1])
-    patches = torch.randn(5, 6, 4, dtype=torch.float64, requires_grad=True)
-    texts = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
-    ours = objectives.score_patches(patches, texts, patch_temperature=0.2)
-    whole = patch_compatibility(patches, texts, patch_temperature=0.2)
-    torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
-    weights = torch.randn(5, 7, dtype=torch.float64)
-    of_ours = torch.autograd.grad((ours * weights).sum(), (patches, texts))
-    of_whole = torch.autograd.grad((whole * weights).sum(), (patches, texts))
-    torch.testing.assert_close(of_ours, of_whole, rtol=1e-10, atol=1e-12)
-
-
 def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     encoder = HfClip.from_pretrained(clip_dir)
     texts = ["a boat", "a red house behind two pine trees", "sky", "a boat near a car"]
-    table = objectives.build_text_encoder(encoder, texts, is_trained=False)
-    tower = objectives.build_text_encoder(encoder, texts, is_trained=True)
+    table = objectives.build_text_table(encoder, texts, np.array([0, 1, 3]))
+    tower = objectives.build_text_encoder(encoder, texts)
     numbers = np.array([3, 0, 3, 1])
     expected = encoder.encode_texts([texts[i] for i in numbers])
     torch.testing.assert_close(table(numbers), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(tower(numbers), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 1000])
+def test_all_texts_of_a_run_are_known_before(n_steps: int) -> None:
+    captions = [[f"a {c} {t}", f"a {t} near a {o}"] for c, t, o in shown(40)]
+    table = number_texts(captions, templates=("a {}.", "the {}."), extract_nouns=extract_nouns)
+    used = texts_of_run(table, batch_size=5, seed=3, n_steps=n_steps)
+    assert (np.diff(used) > 0).all()
+    assert (len(used) < len(table.texts)) == (n_steps < 1000)
+    for step in range(min(n_steps, 20)):
+        rows = sample_rows(40, 5, seed=3, step=step)
+        assert np.isin(sample_texts(table, rows, seed=3, step=step).ids, used).all()
 
 
 def test_the_first_loss_is_the_formula(config: TrainConfig, pairs_dir: Path) -> None:
@@ -341,7 +337,7 @@ def test_clip_start_is_the_projection_itself(
     config: TrainConfig, clip_dir: Path, precision: Literal["fp32", "bf16"]
 ) -> None:
     config = replace(config, precision=precision, init="clip").resolve()
-    parameters = prepare(config, cache_progress=None).objective.parameters
+    parameters = prepare(config, on_encoded=None).objective.parameters
     projection = load_file(clip_dir / "model.safetensors")["visual_projection.weight"]
     assert torch.equal(parameters["skip.weight"], projection)
     assert not parameters["main_out.weight"].any()

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from pacl.compatibility import patch_compatibility
 from pacl.data.batches import torch_stream
@@ -30,12 +29,8 @@ from pacl.model import Pacl
 TEXT_CHUNK = 256
 """Texts encoded at once where a whole table is."""
 
-SCORES_AT_ONCE_CPU, SCORES_AT_ONCE_GPU = 2**21, 2**27
-"""Patch-text similarities computed at once: what stays in a CPU's cache, what fills a GPU."""
-
-SCORES_KEPT = 2**28
-"""Patch-text similarities of a step that are kept for the backward pass (1 GiB per copy)."""
-
+OnTexts = Callable[[int, int], None]
+"""Called with the texts embedded and those to embed."""
 
 RowsOfStep = Callable[[int], np.ndarray]
 
@@ -63,11 +58,13 @@ def build_clip_objective(
     pictures: PictureSource,
     texts: Sequence[str],
     *,
+    used_texts: Int64[np.ndarray, " used"],
     parts: frozenset[str],
     rows_of_step: RowsOfStep,
     seed: int,
     augment: str,
     keep_patches: float,
+    on_texts: OnTexts | None = None,
 ) -> Objective:
     """CLIP's own objective: pooled image embeddings against text embeddings.
 
@@ -75,12 +72,20 @@ def build_clip_objective(
         encoder: The CLIP; its named parts are made trainable here.
         pictures: The images, by row.
         texts: All texts, in the order of their numbers.
+        used_texts: Numbers of the texts that the run asks for; where the text tower is not
+            trained, they are embedded once, here.
         parts: "vision", "text" or both.
         rows_of_step: Step → image rows.
         seed: Seed of augmentation and patch dropping.
         augment: See `augment_pictures`.
         keep_patches: Share of patches the vision tower sees in a step (FLIP, 2212.00794).
+        on_texts: Called while the texts are embedded.
     """
+    encode_texts = (
+        build_text_encoder(encoder, texts)
+        if "text" in parts
+        else build_text_table(encoder, texts, used_texts, on_texts=on_texts)
+    )
     encoder.unfreeze(set(parts))
     encoder.train()
 
@@ -101,7 +106,7 @@ def build_clip_objective(
         parameters={name: p for name, p in encoder.named_parameters() if p.requires_grad},
         logit_scale=encoder.logit_scale,
         encode_images=encode_images,
-        encode_texts=build_text_encoder(encoder, texts, is_trained="text" in parts),
+        encode_texts=encode_texts,
         score=cosine,
         save=save,
     )
@@ -112,19 +117,23 @@ def build_pacl_objective(
     images: TokenCache | PictureSource,
     texts: Sequence[str],
     *,
+    used_texts: Int64[np.ndarray, " used"],
     rows_of_step: RowsOfStep,
     seed: int,
     augment: str,
+    on_texts: OnTexts | None = None,
 ) -> Objective:
     """PACL's objective: the embedder's patch embeddings against frozen text embeddings.
 
     Args:
         model: Frozen encoder and the embedder to train; its patch temperature is used.
         images: Cached patch tokens; or the pictures, which are then encoded in every step.
-        texts: All texts, in the order of their numbers; embedded once, here.
+        texts: All texts, in the order of their numbers.
+        used_texts: Numbers of the texts that the run asks for; they are embedded once, here.
         rows_of_step: Step → image rows.
         seed: Seed of augmentation.
         augment: See `augment_pictures`; pictures only.
+        on_texts: Called while the texts are embedded.
     """
     encoder, embedder = model.encoder, model.embedder
     if embedder is None:
@@ -151,30 +160,10 @@ def build_pacl_objective(
         parameters=dict(embedder.named_parameters()),
         logit_scale=encoder.logit_scale,
         encode_images=encode_images,
-        encode_texts=build_text_encoder(encoder, texts, is_trained=False),
-        score=partial(score_patches, patch_temperature=model.patch_temperature),
+        encode_texts=build_text_table(encoder, texts, used_texts, on_texts=on_texts),
+        score=partial(patch_compatibility, patch_temperature=model.patch_temperature),
         save=save,
     )
-
-
-def score_patches(
-    patch_embeds: Float[Tensor, "B T D"],
-    text_embeds: Float[Tensor, "C D"],
-    *,
-    patch_temperature: float,
-) -> Float[Tensor, "B C"]:
-    """``patch_compatibility``, some images at a time: the same numbers, sooner and in less memory.
-
-    Images do not depend on each other. A chunk that stays in the CPU's cache takes two thirds of
-    the time; a batch of thousands fits because its chunks are computed again in the backward pass.
-    """
-    per_image = patch_embeds.shape[1] * len(text_embeds)
-    is_cpu = patch_embeds.device.type == "cpu"
-    n_at_once = max(1, (SCORES_AT_ONCE_CPU if is_cpu else SCORES_AT_ONCE_GPU) // per_image)
-    score = partial(patch_compatibility, patch_temperature=patch_temperature)
-    if per_image * len(patch_embeds) > SCORES_KEPT:
-        score = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([score(chunk, text_embeds) for chunk in patch_embeds.split(n_at_once)])
 
 
 def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]) -> Tensor:
@@ -184,9 +173,9 @@ def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]
 
 
 def build_text_encoder(
-    encoder: FrozenClip, texts: Sequence[str], *, is_trained: bool
+    encoder: FrozenClip, texts: Sequence[str]
 ) -> Callable[[np.ndarray], Float[Tensor, "C D"]]:
-    """Text numbers → embeddings: through the tower where it is trained, else from a table.
+    """Text numbers → embeddings through the text tower.
 
     Texts are tokenised once. A batch is padded to its longest text only, and a text that occurs
     more than once in it is encoded once.
@@ -206,11 +195,37 @@ def build_text_encoder(
         # index_select sums its gradient in a fixed order; that of embeds[place] is not on a CPU.
         return embeds.index_select(0, torch.from_numpy(place).to(device))
 
-    if is_trained:
-        return encode
-    order = np.argsort(lengths, kind="stable")
+    return encode
+
+
+def build_text_table(
+    encoder: FrozenClip,
+    texts: Sequence[str],
+    used: Int64[np.ndarray, " used"],
+    *,
+    on_texts: OnTexts | None = None,
+) -> Callable[[np.ndarray], Float[Tensor, "C D"]]:
+    """Text numbers → embeddings from a table of the used ones, for a text tower that stays frozen.
+
+    Args:
+        encoder: Its text tower is used.
+        texts: All texts, in the order of their numbers.
+        used: Numbers of the texts that will be asked for, ascending.
+        on_texts: Called with the texts embedded and those to embed.
+    """
+    wanted = [texts[number] for number in used]
+    encode = build_text_encoder(encoder, wanted)
+    order = sorted(range(len(wanted)), key=lambda k: len(wanted[k]))  # less padding in a chunk
+    table = torch.empty(len(wanted), encoder.joint_width, device=encoder.device)
     with torch.no_grad():
-        chunks = [order[i : i + TEXT_CHUNK] for i in range(0, len(order), TEXT_CHUNK)]
-        embeds = torch.cat([encode(chunk).float() for chunk in chunks])
-    table = embeds.index_select(0, torch.from_numpy(np.argsort(order)).to(device))
-    return lambda numbers: table.index_select(0, torch.from_numpy(numbers).to(device))
+        for start in range(0, len(order), TEXT_CHUNK):
+            chunk = np.array(order[start : start + TEXT_CHUNK])
+            table[torch.from_numpy(chunk).to(encoder.device)] = encode(chunk).float()
+            if on_texts is not None:
+                on_texts(start + len(chunk), len(order))
+
+    def look_up(numbers: np.ndarray) -> Tensor:
+        places = torch.from_numpy(np.searchsorted(used, numbers))
+        return table.index_select(0, places.to(encoder.device))
+
+    return look_up

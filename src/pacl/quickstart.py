@@ -214,10 +214,10 @@ def _train(
     def on_step(progress: Progress) -> None:
         on_stage(f"train {name}, loss {progress.loss:.2f}", progress.step, progress.n_steps)
 
-    def on_encoded(n_done: int, n_images: int) -> None:
-        on_stage(f"encode for {name}", n_done, n_images)
+    def on_encoded(what: str, n_done: int, n: int) -> None:
+        on_stage(f"encode {what} for {name}", n_done, n)
 
-    return train(settings, progress=on_step, cache_progress=on_encoded).checkpoint_dir
+    return train(settings, progress=on_step, on_encoded=on_encoded).checkpoint_dir
 
 
 def _score_model(

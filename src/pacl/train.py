@@ -36,7 +36,7 @@ from pacl.compatibility import contrastive_loss
 from pacl.data.batches import count_steps_per_epoch, sample_rows, sample_texts
 from pacl.errors import InputError, PaclError
 from pacl.train_config import TrainConfig
-from pacl.training_setup import prepare
+from pacl.training_setup import OnEncoded, prepare
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -85,14 +85,14 @@ def train(
     config: TrainConfig,
     *,
     progress: Callable[[Progress], None] | None = None,
-    cache_progress: Callable[[int, int], None] | None = None,
+    on_encoded: OnEncoded | None = None,
 ) -> TrainResult:
     """Train as the config says, or resume the run that is in its output directory.
 
     Args:
         config: See `TrainConfig`.
         progress: Called after every step.
-        cache_progress: Called with (images encoded, images) while the token cache is built.
+        on_encoded: Called while images and texts are encoded, before the first step.
 
     Raises:
         InputError: Bad data or settings, or an output directory with a run of other settings.
@@ -108,10 +108,9 @@ def train(
         return _finished_before(saved, last_dir, metrics_path)
 
     # What stays the same in all steps.
-    setup = prepare(config, cache_progress=cache_progress)
+    setup = prepare(config, on_encoded=on_encoded)
     objective, batch_size = setup.objective, setup.batch_size
-    steps_per_epoch = count_steps_per_epoch(setup.n_images, batch_size)
-    n_steps = config.steps or config.epochs * steps_per_epoch
+    n_steps, steps_per_epoch = setup.n_steps, count_steps_per_epoch(setup.n_images, batch_size)
     facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
     first_scale = config.logit_scale_init or objective.logit_scale
     log_scale = nn.Parameter(torch.tensor(first_scale, device=setup.device).log())

@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pacl.data.batches import TextTable, number_texts, sample_rows, torch_stream
+from pacl.data.batches import (
+    TextTable,
+    count_steps_per_epoch,
+    number_texts,
+    sample_rows,
+    texts_of_run,
+    torch_stream,
+)
 from pacl.data.cache import TokenCache, build_token_cache
 from pacl.data.nouns import extract_nouns
 from pacl.data.pairs import Pairs, read_pairs
@@ -30,7 +37,8 @@ from pacl.objectives import (
 from pacl.prompts import TEMPLATES
 from pacl.train_config import TrainConfig
 
-CacheProgress = Callable[[int, int], None]
+OnEncoded = Callable[[str, int, int], None]
+"""Called with ("images" or "texts", how many are encoded, how many there are)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Setup:
     table: TextTable
     n_images: int
     batch_size: int
+    n_steps: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     data_fingerprint: str
@@ -48,12 +57,12 @@ class Setup:
     close: Callable[[], None]
 
 
-def prepare(config: TrainConfig, *, cache_progress: CacheProgress | None) -> Setup:
+def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     """Read the pairs, build the model, its image source and the objective.
 
     Args:
         config: Resolved.
-        cache_progress: Called with (images encoded, images) while the token cache is built.
+        on_encoded: Called while what stays frozen is encoded, before the first step.
 
     Raises:
         InputError: Bad data, or a model that cannot be loaded.
@@ -63,8 +72,13 @@ def prepare(config: TrainConfig, *, cache_progress: CacheProgress | None) -> Set
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=is_bf16)
     pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
     encoder = _build_encoder(config).to(device)
+    if not -encoder.n_layers <= config.token_layer <= -1:
+        raise InputError(
+            f"token layer {config.token_layer}: this vision encoder has {encoder.n_layers} blocks",
+            fix=f"--token-layer from -1 (the last) to -{encoder.n_layers} (the first)",
+        )
     with autocast():
-        images = _open_images(config, encoder, pairs.image_paths, cache_progress)
+        images = _open_images(config, encoder, pairs.image_paths, on_encoded)
     paths = [pairs.image_paths[row] for row in images.readable]
     captions = [pairs.captions[row] for row in images.readable]
     if len(paths) < 2:
@@ -82,13 +96,18 @@ def prepare(config: TrainConfig, *, cache_progress: CacheProgress | None) -> Set
     def rows_of_step(step: int) -> np.ndarray:
         return images.readable[sample_rows(len(paths), batch_size, seed=config.seed, step=step)]
 
+    n_steps = config.steps or config.epochs * count_steps_per_epoch(len(paths), batch_size)
+    used_texts = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
     with autocast():
-        objective = _build_objective(config, encoder, images, table.texts, rows_of_step)
+        objective = _build_objective(
+            config, encoder, images, table.texts, used_texts, rows_of_step, on_encoded
+        )
     return Setup(
         objective=objective,
         table=table,
         n_images=len(paths),
         batch_size=batch_size,
+        n_steps=n_steps,
         device=device,
         autocast=autocast,
         data_fingerprint=fingerprint_data(paths, captions),
@@ -115,7 +134,7 @@ def _open_images(
     config: TrainConfig,
     encoder: HfClip,
     paths: Sequence[Path],
-    cache_progress: CacheProgress | None,
+    on_encoded: OnEncoded | None,
 ) -> TokenCache | PictureSource:
     size_px = config.image_size
     if config.objective == "pacl" and config.cache != "none":
@@ -128,7 +147,7 @@ def _open_images(
             kind=config.token_kind,
             layer=config.token_layer,
             workers=config.workers,
-            on_progress=cache_progress,
+            on_progress=on_encoded and partial(on_encoded, "images"),
         )
     return PictureSource(
         paths,
@@ -144,19 +163,24 @@ def _build_objective(
     encoder: HfClip,
     images: TokenCache | PictureSource,
     texts: Sequence[str],
+    used_texts: np.ndarray,
     rows_of_step: RowsOfStep,
+    on_encoded: OnEncoded | None,
 ) -> Objective:
+    on_texts = on_encoded and partial(on_encoded, "texts")
     if config.objective == "clip":
         assert isinstance(images, PictureSource)
         return build_clip_objective(
             encoder,
             images,
             texts,
+            used_texts=used_texts,
             parts=config.trainable_parts(),
             rows_of_step=rows_of_step,
             seed=config.seed,
             augment=config.augment,
             keep_patches=config.keep_patches,
+            on_texts=on_texts,
         )
     model = Pacl(
         encoder=encoder,
@@ -169,9 +193,11 @@ def _build_objective(
         model,
         images,
         texts,
+        used_texts=used_texts,
         rows_of_step=rows_of_step,
         seed=config.seed,
         augment=config.augment,
+        on_texts=on_texts,
     )
 
 

@@ -33,7 +33,7 @@ def run_train(config: TrainConfig) -> int:
         done = train(
             config,
             progress=on_step,
-            cache_progress=lambda n_done, n_images: show(n_done, n_images, "images encoded"),
+            on_encoded=lambda what, n_done, n: show(n_done, n, f"{what} encoded"),
         )
     for note in done.notes:
         say(note)

@@ -168,3 +168,19 @@ def sample_texts(table: TextTable, rows: np.ndarray, *, seed: int, step: int) ->
     template = rng.integers(max(1, table.n_templates), size=len(nouns))
     noun_ids = table.n_captions + nouns * table.n_templates + template
     return TextBatch(ids=np.concatenate([caption_ids, noun_ids]), positives=positives)
+
+
+def texts_of_run(
+    table: TextTable, *, batch_size: int, seed: int, n_steps: int
+) -> Int64[np.ndarray, " used"]:
+    """Numbers of the texts that a run asks for, ascending.
+
+    A long run asks for nearly all, so all are named without looking; of a short one every step is
+    drawn. Either is the same when the run is resumed.
+    """
+    n_images = len(table.captions_of_image)
+    if n_steps * batch_size >= len(table.texts):
+        return np.arange(len(table.texts))
+    batches = (sample_rows(n_images, batch_size, seed=seed, step=step) for step in range(n_steps))
+    ids = [sample_texts(table, rows, seed=seed, step=step).ids for step, rows in enumerate(batches)]
+    return np.unique(np.concatenate(ids))

@@ -1,4 +1,4 @@
-"""The label map laid over its picture, with a legend below."""
+"""The label map laid over its picture, with a legend along its lower edge."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pacl.results.palette import class_colours
 
+MIN_TEXT_PX = 8
+LINE_SPACING = 1.4
 _PAPER = (250, 250, 248)
 _INK = (40, 40, 44)
 
@@ -32,9 +34,9 @@ def draw_overlay(
         labels: one name per class.
         label_map: 0 = none (the picture shows through), k = labels[k-1].
         opacity: 0 = only the picture, 1 = only the colours.
-        legend: put the classes seen, with their share of the picture, on a strip below it.
+        legend: write the classes seen, with their share of the picture, along its lower edge.
 
-    Returns: an RGB picture as wide as image or wider; the image's own pixels begin at (0, 0).
+    Returns: an RGB picture of the image's size.
     """
     colours = class_colours(len(labels))
     tinted = np.asarray(image.convert("RGB"))
@@ -63,28 +65,68 @@ def class_borders(label_map: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
-    """Picture with a strip of colour swatches and words below it, wrapped to its width."""
-    text_px = int(np.clip(min(picture.size) // 24, 12, 48))
-    font = ImageFont.load_default(text_px)
-    gap, line_px = text_px // 2, round(text_px * 1.6)
-    widths = [text_px + gap + round(font.getlength(words)) + 2 * gap for words, _ in entries]
-    strip_width = max([picture.width, *(width + gap for width in widths)])
-    places, x, line = [], gap, 0
-    for width in widths:
-        if x > gap and x + width > strip_width:
-            x, line = gap, line + 1
-        places.append((x, picture.height + gap + line * line_px))
-        x += width
-    height = picture.height + 2 * gap + (line + 1) * line_px
-    canvas = Image.new("RGB", (strip_width, height), _PAPER)
-    canvas.paste(picture, (0, 0))
-    pen = ImageDraw.Draw(canvas)
-    for (words, colour), (left, top) in zip(entries, places, strict=True):
-        middle = top + line_px // 2
-        box = (left, middle - text_px // 2, left + text_px, middle + text_px // 2)
-        pen.rounded_rectangle(box, radius=max(2, text_px // 5), fill=colour)
-        pen.text((left + text_px + gap, middle), words, fill=_INK, font=font, anchor="lm")
-    return canvas
+    """Picture with colour swatches and words on a pale strip over its lower edge.
+
+    The strip takes a third of the picture at most: the words shrink down to 8 px, and what then
+    still finds no room is left out, the last entries first.
+    """
+    largest_px = int(np.clip(min(picture.size) // 24, 12, 48))
+    for text_px in range(largest_px, MIN_TEXT_PX - 1, -1):
+        font = ImageFont.load_default(text_px)
+        line_px = round(text_px * LINE_SPACING)
+        n_lines = (picture.height // 3 - text_px // 2) // line_px
+        lines = _wrap(entries, font, picture.width)[: max(0, n_lines)]
+        if sum(map(len, lines)) == len(entries):
+            break
+    return _draw_strip(picture, lines, font, line_px) if lines else picture.copy()
+
+
+def _entry_px(entry: LegendEntry, font: ImageFont.FreeTypeFont) -> int:
+    """Width of a swatch, its words, and the gaps around them."""
+    return round(2.5 * font.size + font.getlength(entry[0]))
+
+
+def _wrap(
+    entries: Sequence[LegendEntry], font: ImageFont.FreeTypeFont, width: int
+) -> list[list[LegendEntry]]:
+    """Entries line by line, without those that are wider than a line."""
+    lines: list[list[LegendEntry]] = []
+    room = 0
+    for entry in entries:
+        entry_px = _entry_px(entry, font)
+        if entry_px > width:
+            continue
+        if entry_px > room:
+            lines.append([])
+            room = width
+        lines[-1].append(entry)
+        room -= entry_px
+    return lines
+
+
+def _draw_strip(
+    picture: Image.Image,
+    lines: list[list[LegendEntry]],
+    font: ImageFont.FreeTypeFont,
+    line_px: int,
+) -> Image.Image:
+    text_px = round(font.size)
+    gap = text_px // 4
+    strip = Image.new("RGB", (picture.width, len(lines) * line_px + 2 * gap), _PAPER)
+    top_left = (0, picture.height - strip.height)
+    strip = Image.blend(picture.crop((*top_left, *picture.size)), strip, 0.85)
+    pen = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        middle = gap + number * line_px + line_px // 2
+        left = text_px // 2
+        for words, colour in line:
+            box = (left, middle - text_px // 2, left + text_px, middle + text_px // 2)
+            pen.rounded_rectangle(box, radius=max(2, text_px // 5), fill=colour)
+            pen.text((left + 1.5 * text_px, middle), words, fill=_INK, font=font, anchor="lm")
+            left += _entry_px((words, colour), font)
+    picture = picture.copy()
+    picture.paste(strip, top_left)
+    return picture
 
 
 def _percent(share: float) -> str:

@@ -62,7 +62,7 @@ class Segmentation:
         return F.interpolate(patch_scores[None, None], size_px, mode="bilinear")[0, 0].numpy()
 
     def overlay(self, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
-        """The picture tinted by label; with a legend below, see results.overlay.draw_overlay."""
+        """The picture tinted by label; with a legend inside, see results.overlay.draw_overlay."""
         return draw_overlay(self.image, self.label_map, self.labels, opacity=opacity, legend=legend)
 
     def heatmap(self, label: str, *, value_range: tuple[float, float] | None = None) -> Image.Image:
