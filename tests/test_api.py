@@ -17,7 +17,7 @@ from pacl import api
 from pacl.api import Failure, Model
 from pacl.errors import InputError
 from pacl.results import Segmentation
-from pacl.segmenter import SegmentConfig
+from pacl.segment_config import SegmentConfig
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,9 @@ import pacl
 from checkpoints import write_clip
 from pacl import quickstart, train
 from pacl.cli import COMMANDS, main
-from pacl.cli.options import SegmentOptions
 from pacl.cli.parse import Help, parse_options
 from pacl.cli.talk import duration, table
 from pacl.errors import EnvironmentProblem
-from pacl.segmenter import SegmentConfig
 
 LABELS = "house,boat,snow"
 
@@ -144,12 +142,6 @@ def test_every_option_is_explained(name: str) -> None:
         if field.name not in ("loading", "segmenting"):  # groups; their class says it
             _, _, after = documented.partition(f"\n    {field.name}:")
             assert after.split("\n", 2)[1].startswith('    """'), field.name
-
-
-def test_segment_options_are_those_of_the_segmenter() -> None:
-    ours = [(each.name, each.type, each.default) for each in fields(SegmentOptions)]
-    theirs = [(each.name, each.type, each.default) for each in fields(SegmentConfig)]
-    assert ours == theirs
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "pacl"
 # The first part of a module's name below pacl -> its layer.
 LAYERS = {
     # L0: pure mathematics, strings, errors
+    "atomic": 0,
     "errors": 0,
     "compatibility": 0,
     "kernels": 0,
@@ -36,6 +37,7 @@ LAYERS = {
     "pamr": 2,
     "probe": 2,
     "results": 2,
+    "segment_config": 2,
     "segmenter": 2,
     "train_config": 2,
     "training_setup": 2,

@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.results import Segmentation
-from pacl.segmenter import SegmentConfig, check_config, segment_images, working_size_px
+from pacl.segment_config import SegmentConfig
+from pacl.segmenter import (
+    build_background_rule,
+    check_config,
+    segment_images,
+    working_size_px,
+)
 
 PATCH_PX = 4
 
@@ -184,4 +190,4 @@ def test_an_unknown_background_rule_is_refused() -> None:
     config = SegmentConfig()
     object.__setattr__(config, "background", "median")  # past the type checker of the tests
     with pytest.raises(InputError, match="unknown background rule 'median'"):
-        config.background_rule()
+        build_background_rule(config)

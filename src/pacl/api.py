@@ -19,7 +19,8 @@ from pacl.errors import InputError, PaclError
 from pacl.model import Pacl
 from pacl.prompts import PAPER7, Labels, parse_labels
 from pacl.results import Segmentation
-from pacl.segmenter import SegmentConfig, build_scorer, check_config, segment_images
+from pacl.segment_config import SegmentConfig
+from pacl.segmenter import build_scorer, check_config, segment_images
 from pacl.vocabulary import Vocabulary, encode_vocabulary
 from pacl.windows import PatchScorer
 

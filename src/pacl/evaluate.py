@@ -19,7 +19,7 @@ from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
 from pacl.metrics import ConfusionMatrix
 from pacl.results import Segmentation
-from pacl.segmenter import SegmentConfig
+from pacl.segment_config import SegmentConfig
 
 Item = TypeVar("Item")
 SegmentBatch = Callable[[Sequence[Image.Image]], list[Segmentation]]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +16,7 @@ from pacl.errors import InputError
 from pacl.labelling import BackgroundRule, above_entropy, below_probability, label_pixels
 from pacl.model import Pacl
 from pacl.results import Segmentation
+from pacl.segment_config import SegmentConfig
 from pacl.windows import PatchScorer, score_maps
 
 MAX_ASPECT = 32
@@ -44,57 +44,25 @@ class ImageReader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SegmentConfig:
-    """How pictures are segmented."""
+def build_background_rule(config: SegmentConfig) -> BackgroundRule | None:
+    """The function that background and background_level name; None where every pixel is labelled.
 
-    short_side_px: int | None = None
-    """The picture is resized to this short side, keeping its shape; None: the encoder's own."""
-    size_px: tuple[int, int] | None = None
-    """Resize to this height and width instead, whatever the picture's shape."""
-    window_px: int | None = None
-    """Side of the square windows a large picture is cut into; None: the whole picture at once."""
-    window_stride_px: int | None = None
-    """Distance between windows; where they overlap, scores are averaged. None: half a window."""
-    patch_stride_px: int | None = None
-    """Distance between patches; smaller than the patch gives finer masks, slowly (16 to 8 costs
-    4 times as much). It must divide the patch size. None: the patch size."""
-    background: Literal["none", "probability", "entropy"] = "none"
-    """Which pixels are none of the labels: none of them; those whose best probability is below
-    background_level; those whose entropy, in nats, is above it."""
-    background_level: float | None = None
-    """None: 0.5 for "probability", and the paper's 1.5 for "entropy"."""
-    logit_scale: float | None = None
-    """Factor of the cosines in the softmax that gives probabilities; None: the model's own."""
-    batch_size: int = 8
-    """Pictures, or windows, that go through the encoder together."""
+    Raises:
+        InputError: there is no such rule.
+    """
+    if config.background == "none":
+        return None
+    if config.background == "probability":
+        return partial(below_probability, level=_or(config.background_level, 0.5))
+    if config.background == "entropy":
+        return partial(above_entropy, level=_or(config.background_level, 1.5))
+    raise InputError(
+        f"unknown background rule {config.background!r}", fix="use none, probability or entropy"
+    )
 
-    def __post_init__(self) -> None:
-        sizes = [self.short_side_px, *(self.size_px or ()), self.window_px, self.batch_size]
-        sizes += [self.window_stride_px, self.patch_stride_px]
-        if any(size is not None and size < 1 for size in sizes):
-            raise InputError(f"sizes must be positive: {self}")
-        if self.short_side_px is not None and self.size_px is not None:
-            raise InputError("short_side_px and size_px exclude each other", fix="give one of them")
-        self.background_rule()
 
-    def background_rule(self) -> BackgroundRule | None:
-        """The function that background and background_level name.
-
-        Raises:
-            InputError: there is no such rule.
-        """
-        if self.background == "none":
-            return None
-        if self.background == "probability":
-            level = 0.5 if self.background_level is None else self.background_level
-            return partial(below_probability, level=level)
-        if self.background == "entropy":
-            level = 1.5 if self.background_level is None else self.background_level
-            return partial(above_entropy, level=level)
-        raise InputError(
-            f"unknown background rule {self.background!r}", fix="use none, probability or entropy"
-        )
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def working_size_px(
@@ -179,7 +147,7 @@ def segment_images(
             class_of_name=class_of_name,
             size_px=(image.height, image.width),
             logit_scale=logit_scale if config.logit_scale is None else config.logit_scale,
-            is_background=config.background_rule(),
+            is_background=build_background_rule(config),
         )
         results.append(
             Segmentation(

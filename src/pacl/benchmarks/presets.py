@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pacl.errors import InputError
 from pacl.prompts import IMAGENET80, PAPER7
-from pacl.segmenter import SegmentConfig
+from pacl.segment_config import SegmentConfig
 
 WITH_BACKGROUND = ("voc21", "context60", "coco-object")
 WITH_BACKGROUND_WORDS = ("voc21", "coco-object")

@@ -1,10 +1,10 @@
-"""Options that several commands share: which model, and how pictures are segmented."""
+"""Options that several commands share: which pictures, which model."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,7 +13,6 @@ from pacl.errors import InputError
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.segmenter import SegmentConfig
 
 
 Sources = Annotated[
@@ -61,50 +60,6 @@ class ModelOptions:
         model = load(self.model, device=self.device, embedder=self.embedder)
         say(f"model: {model.describe()}")
         return model
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """How pictures are segmented."""
-
-    short_side_px: int | None = None
-    """Resize the picture to this short side, keeping its shape; none: the encoder's own size."""
-
-    size_px: tuple[int, int] | None = None
-    """Resize to this height and width instead, whatever the picture's shape."""
-
-    window_px: int | None = None
-    """Side of the square windows a large picture is cut into; none: the whole picture at once."""
-
-    window_stride_px: int | None = None
-    """Distance between windows; scores are averaged where they overlap. none: half a window."""
-
-    patch_stride_px: int | None = None
-    """Distance between patches; it must divide the patch size. Smaller gives finer masks, slowly
-    (16 to 8 costs 4 times as much). none: the patch size."""
-
-    background: Literal["none", "probability", "entropy"] = "none"
-    """Which pixels are none of the labels: no pixel; those whose best probability is below the
-    background level; those whose entropy, in nats, is above it."""
-
-    background_level: float | None = None
-    """none: 0.5 for probability, the paper's 1.5 for entropy."""
-
-    logit_scale: float | None = None
-    """Factor of the cosines in the softmax that gives probabilities; none: the model's own."""
-
-    batch_size: int = 8
-    """Pictures, or windows, that go through the encoder together."""
-
-    def to_config(self) -> SegmentConfig:
-        """The same, checked, for the segmenter.
-
-        Raises:
-            InputError: A value out of range, or values that exclude each other.
-        """
-        from pacl.segmenter import SegmentConfig
-
-        return SegmentConfig(**asdict(self))
 
 
 def is_on_storybook(model: Model) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from pacl.cli.exit_codes import DONE
-from pacl.cli.options import ModelOptions, SegmentOptions
+from pacl.cli.options import ModelOptions
 from pacl.cli.scored import describe_scored, open_benchmark, save_scores
 from pacl.cli.talk import duration, progress, result, say, table
+from pacl.segment_config import SegmentConfig
 
 if TYPE_CHECKING:
     from pacl.evaluate import SegmentationReport
@@ -37,14 +38,14 @@ class Evaluate:
 
     loading: ModelOptions = field(default_factory=ModelOptions)
 
-    segmenting: SegmentOptions = field(default_factory=SegmentOptions)
+    segmenting: SegmentConfig = field(default_factory=SegmentConfig)
 
 
 def run_evaluate(options: Evaluate) -> int:
     """Score, print, and keep the numbers with their protocol."""
     from pacl.evaluate import evaluate_folder
 
-    config = options.segmenting.to_config()
+    config = options.segmenting
     dataset = open_benchmark(options.benchmark, options.labels)
     model = options.loading.load()
     with progress("evaluate") as show:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pacl.cli.exit_codes import DONE, SOME_FAILED
-from pacl.cli.options import ModelOptions, SegmentOptions, Sources, warn_of_photographs
+from pacl.cli.options import ModelOptions, Sources, warn_of_photographs
 from pacl.cli.talk import progress, result, say
 from pacl.errors import InputError
+from pacl.segment_config import SegmentConfig
 
 if TYPE_CHECKING:
     from pacl.api import Model
     from pacl.cli.output_folder import OutputFolder
     from pacl.prompts import Labels
     from pacl.results import Segmentation
-    from pacl.segmenter import SegmentConfig
 
 N_SHOWN = 4
 
@@ -48,7 +48,7 @@ class Segment:
 
     loading: ModelOptions = field(default_factory=ModelOptions)
 
-    segmenting: SegmentOptions = field(default_factory=SegmentOptions)
+    segmenting: SegmentConfig = field(default_factory=SegmentConfig)
 
 
 def run_segment(options: Segment) -> int:
@@ -57,7 +57,7 @@ def run_segment(options: Segment) -> int:
     from pacl.data.sources import find_images
     from pacl.prompts import parse_labels
 
-    labels, config = parse_labels(options.labels), options.segmenting.to_config()
+    labels, config = parse_labels(options.labels), options.segmenting
     formats = _parse_formats(options.formats)
     if not options.sources:
         raise InputError("no pictures named", fix='pacl segment photos/ --labels "sky,road,car"')

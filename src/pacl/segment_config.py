@@ -1,0 +1,55 @@
+"""How pictures are segmented. Torch is not imported here, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pacl.errors import InputError
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How pictures are segmented."""
+
+    short_side_px: int | None = None
+    """The picture is resized to this short side, keeping its shape; none: the encoder's own."""
+
+    size_px: tuple[int, int] | None = None
+    """Resize to this height and width instead, whatever the picture's shape."""
+
+    window_px: int | None = None
+    """Side of the square windows a large picture is cut into; none: the whole picture at once."""
+
+    window_stride_px: int | None = None
+    """Distance between windows; where they overlap, scores are averaged. none: half a window."""
+
+    patch_stride_px: int | None = None
+    """Distance between patches; it must divide the patch size. Smaller gives finer masks, slowly
+    (16 to 8 costs 4 times as much). none: the patch size."""
+
+    background: Literal["none", "probability", "entropy"] = "none"
+    """Which pixels are none of the labels: no pixel; those whose best probability is below the
+    background level; those whose entropy, in nats, is above it."""
+
+    background_level: float | None = None
+    """none: 0.5 for probability, the paper's 1.5 for entropy."""
+
+    logit_scale: float | None = None
+    """Factor of the cosines in the softmax that gives probabilities; none: the model's own."""
+
+    batch_size: int = 8
+    """Pictures, or windows, that go through the encoder together."""
+
+    def __post_init__(self) -> None:
+        sizes = [self.short_side_px, *(self.size_px or ()), self.window_px, self.batch_size]
+        sizes += [self.window_stride_px, self.patch_stride_px]
+        if any(size is not None and size < 1 for size in sizes):
+            raise InputError(f"sizes must be positive: {self}")
+        if self.short_side_px is not None and self.size_px is not None:
+            raise InputError("short_side_px and size_px exclude each other", fix="give one of them")
+        if self.background not in ("none", "probability", "entropy"):
+            raise InputError(
+                f"unknown background rule {self.background!r}",
+                fix="use none, probability or entropy",
+            )
