@@ -16,8 +16,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "pacl"
 LAYERS = {
     # L0: pure mathematics, strings, errors
     "atomic": 0,
+    "accuracy": 0,
+    "bootstrap": 0,
+    "coherence": 0,
     "errors": 0,
     "compatibility": 0,
+    "fusion": 0,
     "kernels": 0,
     "metrics": 0,
     "prompts": 0,
@@ -72,6 +76,7 @@ OWNERS = {
     "pycocotools": ("benchmarks/context.py",),
     "ray": ("scale.py",),
     "rich": ("cli/",),
+    "scipy": ("benchmarks/classification/matlab.py",),
     "tokenizers": ("encoders/hf.py",),
     "transformers": ("encoders/hf.py",),
     "triton": ("kernels/",),

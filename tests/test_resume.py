@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from checkpoints import write_clip
 from pacl import train as trainer
-from pacl.checkpoint import cut_metrics, recover, replace_directory
+from pacl.atomic import recover, replace_directory
+from pacl.checkpoint import cut_metrics
 from pacl.errors import EnvironmentProblem, InputError, PaclError
 from pacl.model import Pacl
 from pacl.train import Progress, train

@@ -1,17 +1,8 @@
-"""Checkpoints that survive a crash: a directory is replaced whole, or not at all.
-
-``last/`` is written as ``.last.new``, flushed to the disk, and only then takes the place of the
-old one, which waits as ``.last.old`` for the moment between the two renames. Whatever happens in
-between (full disk, kill, power cut), one complete checkpoint is left, and ``recover`` finds it.
-"""
+"""What a resumed run needs beside the model, and what it leaves out of its metrics."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,82 +11,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from pacl.errors import EnvironmentProblem, InputError
+from pacl.atomic import write_atomically
+from pacl.errors import InputError
 
 TENSORS_FILE = "trainer.safetensors"
 INFO_FILE = "trainer.json"
-
-
-@contextmanager
-def disk_problems_named(path: Path) -> Iterator[None]:
-    """Turn what the disk says (full, read-only, no permission) into an ``EnvironmentProblem``."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise EnvironmentProblem(
-            f"cannot write {path}",
-            why=f"{error}\nthe checkpoint before this one is kept",
-            fix="free some space or choose another --output, then run the same command again",
-        ) from error
-
-
-def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
-    """Replace a directory's contents by what ``write`` puts into an empty one, atomically.
-
-    Args:
-        directory: The directory to create or replace.
-        write: Called with an existing empty directory to fill.
-
-    Raises:
-        EnvironmentProblem: The disk refused; the old contents are as they were.
-    """
-    recover(directory)
-    new, old = _beside(directory, "new"), _beside(directory, "old")
-    with disk_problems_named(directory):
-        try:
-            new.mkdir(parents=True)
-            write(new)
-            _flush(new)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        if directory.exists():
-            directory.rename(old)
-        new.rename(directory)
-        _flush_names(directory.parent)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(directory: Path) -> None:
-    """Bring a directory back to its newest complete state after a replacement was cut short."""
-    new, old = _beside(directory, "new"), _beside(directory, "old")
-    if not directory.exists() and old.exists():
-        # The old one is moved away only after the new one is complete.
-        (new if new.exists() else old).rename(directory)
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _beside(directory: Path, suffix: str) -> Path:
-    return directory.with_name(f".{directory.name}.{suffix}")
-
-
-def _flush(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-    _flush_names(directory)
-
-
-def _flush_names(directory: Path) -> None:
-    if os.name == "nt":  # a directory cannot be opened there
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save_trainer_state(
@@ -184,7 +104,4 @@ def cut_metrics(path: Path, n_steps: int) -> None:
             is_kept = False
         if is_kept:
             kept.append(line + "\n")
-    with disk_problems_named(path):
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+    write_atomically(path, "".join(kept).encode())

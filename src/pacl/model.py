@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pacl.atomic import write_atomically
 from pacl.embedder import VisionEmbedder
 from pacl.encoders import FrozenClip, files
 from pacl.encoders.hf import HfClip
@@ -129,8 +130,7 @@ class Pacl(nn.Module):
             "training": self.training_facts,
         }
         files.write_safetensors(self.embedder.state_dict(), target / WEIGHTS)
-        with files.replacing(target / CONFIG) as draft:
-            draft.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_atomically(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
     def from_pretrained(

@@ -23,13 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pacl.atomic import disk_problems_named, recover, replace_directory
 from pacl.checkpoint import (
     cut_metrics,
-    disk_problems_named,
     load_trainer_state,
     read_trainer_info,
-    recover,
-    replace_directory,
     save_trainer_state,
 )
 from pacl.compatibility import contrastive_loss

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pacl.atomic import replacing, write_atomically
 from pacl.errors import EnvironmentProblem, InputError
 
 CONFIG = "config.json"
@@ -150,8 +149,7 @@ def write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
         EnvironmentProblem: The disk is full or cannot be written; what was there is kept.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as draft:
-        draft.write_bytes(save(tensors, metadata={"format": "pt"}))
+    write_atomically(path, save(tensors, metadata={"format": "pt"}))
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:
@@ -173,28 +171,6 @@ def copy_side_files(source: Path, target: Path) -> None:
         if (source / name).is_file() and (source / name).resolve() != (target / name).resolve():
             with replacing(target / name) as path:
                 shutil.copyfile(source / name, path)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a path to write, flushes it, renames it.
-
-    Raises:
-        EnvironmentProblem: The disk is full or cannot be written; what was at `path` is kept.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        yield draft
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"{path} could not be written", why=str(error), fix="make room and run again"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def found_files(directory: Path) -> str:
