@@ -51,6 +51,17 @@ class ConfusionMatrix:
         """Pixels by true class (rows) and predicted class (columns), int64; none of -1."""
         return self._table[:, :-1].clone()
 
+    @property
+    def table(self) -> Int[Tensor, "classes columns"]:
+        """All that is counted: counts with one more column, for predictions of NO_CLASS."""
+        return self._table.clone()
+
+    def add_table(self, table: Int[Tensor, "classes columns"]) -> None:
+        """Add what another matrix of the same classes and ignored ids gave as its table."""
+        if table.shape != self._table.shape:
+            raise ValueError(f"table must be {tuple(self._table.shape)}, got {tuple(table.shape)}")
+        self._table += table
+
     def update(self, prediction: LabelMap, target: LabelMap) -> None:
         """Add one image, at the resolution of its truth.
 
@@ -63,20 +74,40 @@ class ConfusionMatrix:
             ValueError: The shapes differ, a map holds no whole numbers, or an id that counts is
                 out of range.
         """
-        predicted, true = _as_ids("prediction", prediction), _as_ids("target", target)
+        predicted, true = _as_numpy("prediction", prediction), _as_numpy("target", target)
         if predicted.shape != true.shape:
             raise ValueError(
-                f"prediction must have the shape of target, {tuple(true.shape)}, "
-                f"got {tuple(predicted.shape)}"
+                f"prediction must have the shape of target, {true.shape}, got {predicted.shape}"
             )
-        is_scored = ~_is_in(true, self.ignored_ids)
-        predicted, true = predicted[is_scored], true[is_scored]
-        _check_range("target", true, lowest=0, n_classes=self.n_classes)
-        _check_range("prediction", predicted, lowest=NO_CLASS, n_classes=self.n_classes)
-        column = predicted.where(predicted != NO_CLASS, self.n_classes)
-        cell = true * (self.n_classes + 1) + column
-        cells = torch.bincount(cell, minlength=self._table.numel())
-        self._table += cells.view_as(self._table)
+        if true.size == 0:
+            return
+        # Whole maps through look-up tables: picking out the scored pixels would cost far more.
+        lowest, highest = int(true.min()), int(true.max())
+        start_of_row = self._start_of_row(lowest, highest)
+        is_ok = int(predicted.min()) >= NO_CLASS and int(predicted.max()) < self.n_classes
+        if not is_ok or (start_of_row < 0).any():
+            predicted = self._check(predicted, true)
+        column = np.arange(self.n_classes + 1)  # of NO_CLASS, -1, the last
+        cells = start_of_row[true - lowest] + column[predicted]
+        n_cells = self._table.numel()
+        counts = np.bincount(cells.ravel(), minlength=n_cells)[:n_cells]
+        self._table += torch.from_numpy(counts).view_as(self._table)
+
+    def _start_of_row(self, lowest: int, highest: int) -> np.ndarray:
+        """First cell of each truth id's row; beyond the table if ignored, -1 if it is no class."""
+        ids = np.arange(lowest, highest + 1)
+        is_class = (ids >= 0) & (ids < self.n_classes)
+        start = np.where(is_class, ids * (self.n_classes + 1), -1)
+        start[np.isin(ids, list(self.ignored_ids))] = self._table.numel()
+        return start
+
+    def _check(self, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+        """Refuse ids out of range at scored pixels; predictions at the others become NO_CLASS."""
+        is_scored = ~np.isin(true, list(self.ignored_ids))
+        for name, ids, lowest in (("target", true, 0), ("prediction", predicted, NO_CLASS)):
+            scored = torch.from_numpy(ids[is_scored].astype(np.int64))
+            _check_range(name, scored, lowest=lowest, n_classes=self.n_classes)
+        return np.where(is_scored, predicted, NO_CLASS)
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix, of other images.
@@ -293,10 +324,15 @@ def _cell_of_pixel(n_pixels: int, n_cells: int) -> Tensor:
 
 def _as_ids(name: str, label_map: LabelMap) -> Tensor:
     """The label map as int64 on the CPU, where the counts are."""
+    return torch.from_numpy(_as_numpy(name, label_map).astype(np.int64))
+
+
+def _as_numpy(name: str, label_map: LabelMap) -> np.ndarray:
+    """The label map as it is, on the CPU; signed, so that ids can be subtracted."""
     ids = label_map.detach().cpu().numpy() if isinstance(label_map, Tensor) else label_map
     if ids.dtype.kind not in "iu" or ids.ndim != 2:
         raise ValueError(f"{name} must hold whole numbers (H, W), got {ids.dtype} {ids.shape}")
-    return torch.from_numpy(ids.astype(np.int64))
+    return ids.astype(np.int64) if ids.dtype.kind == "u" else ids
 
 
 def _ignored_ids(n_classes: int, ignore_label: int | Collection[int]) -> frozenset[int]:
