@@ -25,6 +25,7 @@ LAYERS = {
     "kernels": 0,
     "metrics": 0,
     "prompts": 0,
+    "stopwatch": 0,
     "distributed": 0,
     # L1: the model
     "encoders": 1,

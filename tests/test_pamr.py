@@ -6,8 +6,10 @@ import statistics
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from pacl.pamr import neighbour_weights, refine_scores
+from pacl import pamr
+from pacl.pamr import neighbour_weights, refine_grid, refine_scores
 
 
 def literal_step(scores: Tensor, image: Tensor, dilations: tuple[int, ...]) -> Tensor:
@@ -52,6 +54,17 @@ def test_equals_the_literal_equations(dilations: tuple[int, ...]) -> None:
     expected = literal_step(literal_step(scores, image, dilations), image, dilations)
     refined = refine_scores(scores, image, iterations=2, dilations=dilations)
     torch.testing.assert_close(refined, expected, atol=1e-9, rtol=0)
+
+
+def test_classes_a_few_at_a_time_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, scores = torch.rand(3, 8, 12, generator=generator), torch.rand(5, 4, 6)
+    upsampled = F.interpolate(scores[None], (8, 12), mode="bilinear")[0]
+    whole = refine_scores(upsampled, image, iterations=3, dilations=(1, 2))
+    monkeypatch.setattr(pamr, "MAX_CHUNK_ELEMENTS", 2 * 8 * 12)
+    chunked = refine_grid(scores, image, iterations=3, dilations=(1, 2))
+    assert torch.equal(chunked, whole)
+    assert not torch.equal(chunked, upsampled)
 
 
 def test_weights_are_a_mean() -> None:

@@ -131,6 +131,16 @@ def test_a_batch_of_different_shapes_equals_one_by_one() -> None:
         assert np.array_equal(result.label_map, segment(image).label_map)
 
 
+def test_each_picture_has_its_own_candidates() -> None:
+    image = Image.new("RGB", (8, 8), (255, 0, 0))
+    arguments: dict[str, Any] = {"encoder": RedReader(), "labels": ("red", "other"),
+                                 "class_of_name": torch.tensor([0, 1]), "logit_scale": 10.0,
+                                 "config": SegmentConfig()}  # fmt: skip
+    results = segment_images([image] * 3, red_or_not, **arguments, candidates=[None, [1], [0]])
+    assert [np.unique(result.label_map).tolist() for result in results] == [[1], [2], [1]]
+    assert [float(result.scores.min()) < 1 for result in results] == [True, False, False]
+
+
 def test_class_scores_are_the_best_of_a_classs_names() -> None:
     result = segment(
         red_square((16, 16), (0, 0, 4, 4)), labels=("thing",), class_of_name=torch.tensor([0, 0])

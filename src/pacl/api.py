@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -75,6 +77,15 @@ class Model:
     def describe(self) -> str:
         """One sentence on what this model is: a trained embedder or a training-free baseline."""
         return self.pacl.describe()
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these weights, the frozen CLIP's and the embedder's, from any others."""
+        fingerprint = self.pacl.encoder.fingerprint
+        if self.pacl.embedder is None:
+            return fingerprint
+        trained = safetensors.torch.save(self.pacl.embedder.state_dict())
+        return f"{fingerprint}+{hashlib.sha256(trained).hexdigest()[:16]}"
 
     def vocabulary(self, labels: LabelsLike) -> Vocabulary:
         """Text embeddings of labels; asked again for the same labels, they are not recomputed."""

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 ITERATIONS = 10
 DILATIONS = (1, 2, 4, 8, 12, 24)
 SHARPNESS = 0.1
+MAX_CHUNK_ELEMENTS = 1 << 22
+"""Scores refined at once: 16 MiB of float32, and two copies of them."""
 _TINY = 1e-8
 
 
@@ -50,7 +52,8 @@ def refine_scores(
     Raises:
         ValueError: image and scores differ in size, or iterations or dilations make no sense.
 
-    The memory taken is that of 8 weights per dilation and pixel, besides one copy of the scores.
+    The memory taken is that of 8 weights per dilation and pixel, besides the result and two copies
+    of a few classes.
     """
     if scores.shape[1:] != image.shape[1:]:
         raise ValueError(
@@ -60,12 +63,49 @@ def refine_scores(
     if iterations < 0 or not dilations or min(dilations) < 1:
         raise ValueError(f"no refinement with {iterations} iterations, dilations {dilations}")
     weights = neighbour_weights(image.to(scores.dtype), dilations)
+    refined = [_refine(chunk, weights, iterations, dilations) for chunk in _iter_chunks(scores)]
+    return torch.cat(refined)
+
+
+def refine_grid(
+    scores: Float[Tensor, "C rows columns"],
+    image: Float[Tensor, "3 H W"],
+    *,
+    iterations: int = ITERATIONS,
+    dilations: Sequence[int] = DILATIONS,
+) -> Float[Tensor, "C H W"]:
+    """Scores of patches, upsampled bilinearly to the image's size and refined there.
+
+    Args:
+        scores: on a grid that tiles the image.
+        image: what the encoder saw, normalised or not.
+        iterations: steps.
+        dilations: distances of the neighbours, in pixels.
+
+    Classes are taken a few at a time: each is refined by itself, with the same weights. NACLIP's
+    authors refine scores as well, before the softmax, but at the picture's original size.
+    """
+    size_px = (image.shape[1], image.shape[2])
+    scores = scores.float()
+    upsampled = F.interpolate(scores[None], size_px, mode="bilinear", align_corners=False)[0]
+    return refine_scores(upsampled, image, iterations=iterations, dilations=dilations)
+
+
+def _refine(
+    scores: Tensor, weights: Tensor, iterations: int, dilations: Sequence[int]
+) -> Float[Tensor, "C H W"]:
     for _ in range(iterations):
         refined = torch.zeros_like(scores)
         for index, neighbour in enumerate(_iter_neighbours(scores, dilations)):
             refined.addcmul_(weights[index], neighbour)
         scores = refined
     return scores
+
+
+def _iter_chunks(scores: Float[Tensor, "C H W"]) -> Iterator[Float[Tensor, "c H W"]]:
+    """A few classes at a time: what is held besides the scores stays bounded."""
+    n_classes = max(1, MAX_CHUNK_ELEMENTS // (scores.shape[1] * scores.shape[2]))
+    yield from scores.split(n_classes)
 
 
 def neighbour_weights(

@@ -17,6 +17,7 @@ from pacl.labelling import BackgroundRule, above_entropy, below_probability, lab
 from pacl.model import Pacl
 from pacl.results import Segmentation
 from pacl.segment_config import SegmentConfig
+from pacl.stopwatch import Stopwatch
 from pacl.windows import PatchScorer, score_maps
 
 MAX_ASPECT = 32
@@ -89,13 +90,26 @@ def working_size_px(
 
 
 def build_scorer(
-    model: Pacl, text_embeds: Float[Tensor, "C D"], *, patch_stride_px: int | None = None
+    model: Pacl,
+    text_embeds: Float[Tensor, "C D"],
+    *,
+    patch_stride_px: int | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> PatchScorer:
-    """The scorer of a PACL model: the cosine of each patch embedding with each text embedding."""
+    """The scorer of a PACL model: the cosine of each patch embedding with each text embedding.
+
+    Args:
+        model: embeds the patches.
+        text_embeds: unit norm, one row per name.
+        patch_stride_px: distance between patches; None: the patch size.
+        stopwatch: told the time that the network takes, as "encoder".
+    """
+    watch = stopwatch or Stopwatch()
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:
-        patch_embeds = model.patch_embeds(images.to(model.device), stride_px=patch_stride_px)
+        with watch.time("encoder"):
+            patch_embeds = model.patch_embeds(images.to(model.device), stride_px=patch_stride_px)
         similarity = patch_similarity(patch_embeds.flatten(1, 2), text_embeds)
         return similarity.unflatten(2, patch_embeds.shape[1:3])
 
@@ -112,6 +126,7 @@ def segment_images(
     logit_scale: float,
     config: SegmentConfig,
     sources: Sequence[str | None] | None = None,
+    candidates: Sequence[Sequence[int] | None] | None = None,
 ) -> list[Segmentation]:
     """Segment upright RGB pictures, each at its original size.
 
@@ -124,21 +139,10 @@ def segment_images(
         logit_scale: taken where config names none.
         config: sizes, windows, background rule.
         sources: where each picture came from, noted in its result.
+        candidates: per picture, the only classes that compete in it; None: all.
     """
-    check_config(config, patch_px=encoder.patch_size_px)
-    inputs = []
-    for image in images:
-        size_px = working_size_px(image.height, image.width, encoder=encoder, config=config)
-        inputs.append(encoder.preprocess(image, size_px=size_px))
-    all_scores = score_maps(
-        inputs,
-        scorer,
-        window_px=config.window_px,
-        window_stride_px=config.window_stride_px,
-        patch_px=encoder.patch_size_px,
-        cell_px=config.patch_stride_px or encoder.patch_size_px,
-        batch_size=config.batch_size,
-    )
+    inputs = prepare_images(images, encoder=encoder, config=config)
+    all_scores = score_inputs(inputs, scorer, patch_px=encoder.patch_size_px, config=config)
     results = []
     for index, (image, scores) in enumerate(zip(images, all_scores, strict=True)):
         class_of_name = class_of_name.to(scores.device)
@@ -148,6 +152,7 @@ def segment_images(
             size_px=(image.height, image.width),
             logit_scale=logit_scale if config.logit_scale is None else config.logit_scale,
             is_background=build_background_rule(config),
+            candidates=None if candidates is None else candidates[index],
         )
         results.append(
             Segmentation(
@@ -160,6 +165,41 @@ def segment_images(
             )
         )
     return results
+
+
+def prepare_images(
+    images: Sequence[Image.Image], *, encoder: ImageReader, config: SegmentConfig
+) -> list[Float[Tensor, "3 _ _"]]:
+    """Pictures at their working sizes, normalised.
+
+    Raises:
+        InputError: config does not fit the encoder's patches, or a picture is too elongated.
+    """
+    check_config(config, patch_px=encoder.patch_size_px)
+    inputs = []
+    for image in images:
+        size_px = working_size_px(image.height, image.width, encoder=encoder, config=config)
+        inputs.append(encoder.preprocess(image, size_px=size_px))
+    return inputs
+
+
+def score_inputs(
+    inputs: Sequence[Float[Tensor, "3 _ _"]],
+    scorer: PatchScorer,
+    *,
+    patch_px: int,
+    config: SegmentConfig,
+) -> list[Float[Tensor, "N _ _"]]:
+    """Scores of every name on the grid of each prepared picture, averaged where windows overlap."""
+    return score_maps(
+        inputs,
+        scorer,
+        window_px=config.window_px,
+        window_stride_px=config.window_stride_px,
+        patch_px=patch_px,
+        cell_px=config.patch_stride_px or patch_px,
+        batch_size=config.batch_size,
+    )
 
 
 def best_of_names(

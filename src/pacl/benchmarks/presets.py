@@ -19,6 +19,7 @@ from pacl.segment_config import SegmentConfig
 
 WITH_BACKGROUND = ("voc21", "context60", "coco-object")
 WITH_BACKGROUND_WORDS = ("voc21", "coco-object")
+PAMR_NOTE = "PAMR at the size that the encoder sees, there at the original one"
 TCL_TEMPLATES = (*PAPER7, "a photo of many {}.", "a photo of {}s.")
 
 
@@ -51,6 +52,8 @@ class Preset:
     pamr_iterations: int | None = None
     """Of the refinement, in the row that is reported with it; None: the protocol has none."""
     pamr_dilations: tuple[int, ...] = ()
+    pamr_background_level: float | None = None
+    """As background_level, in the row with PAMR; None: the same."""
     comparable: bool = True
     """Whether the result may stand beside published numbers."""
     unknown: tuple[str, ...] = ()
@@ -132,7 +135,7 @@ def naclip(benchmark: str) -> Preset:
         use_synonyms=benchmark.startswith("voc"),
         pamr_iterations=10,
         pamr_dilations=(8, 16),
-        notes=("class names are ours, written with spaces",),
+        notes=("class names are ours, written with spaces", PAMR_NOTE),
     )
     return _with_probability_rule(preset, level=0.1)
 
@@ -152,10 +155,11 @@ def tcl(benchmark: str) -> Preset:
         background_level=0.5 if has_background else None,
         pamr_iterations=10,
         pamr_dilations=(1, 2, 4, 8, 12, 24),
+        pamr_background_level=0.4 if has_background else None,
         unknown=("logit_scale",),
         notes=(
             "images are normalised as the encoder wants, not with ImageNet's mean and deviation",
-            *(("the level is 0.4 with PAMR, 0.5 without",) if has_background else ()),
+            "background levels are of a softmax here, there of a sigmoid per class",
         ),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json as jsons
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -116,18 +115,11 @@ def _describe(found: Segmentation, files: dict[str, Path], *, is_json: bool) -> 
 
 def _settings(model: Model, labels: Labels, config: SegmentConfig) -> dict[str, Any]:
     """All that decides a result; the same again may be skipped."""
-    import safetensors.torch
-
-    pacl = model.pacl
-    weights = pacl.encoder.fingerprint
-    if pacl.embedder is not None:
-        trained = safetensors.torch.save(pacl.embedder.state_dict())
-        weights += "+" + hashlib.sha256(trained).hexdigest()[:16]
     sizes = asdict(config)
     del sizes["batch_size"]  # changes the speed only
     return {
         "labels": dict(zip(labels.names, labels.prompts, strict=True)),
-        "model": {"is": model.describe(), "weights": weights},
+        "model": {"is": model.describe(), "weights": model.fingerprint},
         "options": sizes,
     }
 

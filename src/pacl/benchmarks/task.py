@@ -1,0 +1,159 @@
+"""One evaluation: a data set, the words that compete in it, and every setting of the protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pacl.benchmarks.candidates import Candidates, build_candidates
+from pacl.benchmarks.dataset import Benchmark, BenchmarkDataset
+from pacl.benchmarks.presets import Preset
+from pacl.data.masks import MaskDataset
+from pacl.metrics import NO_CLASS
+from pacl.pamr import DILATIONS, ITERATIONS
+from pacl.prompts import PAPER7
+from pacl.segment_config import SegmentConfig
+
+
+@dataclass(frozen=True)
+class Pamr:
+    """The refinement of the second row."""
+
+    iterations: int = ITERATIONS
+    dilations: tuple[int, ...] = DILATIONS
+    background_level: float | None = None
+    """Of the background rule after it; None: the same as without."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A data set under a protocol: all that decides a score besides the model."""
+
+    name: str
+    """As on the command line, "voc20"; a folder's own name."""
+    dataset: MaskDataset
+    candidates: Candidates
+    config: SegmentConfig
+    templates: tuple[str, ...]
+    """The prompts that each word is put in, averaged."""
+    preset: Preset | None = None
+    """The protocol that the rest was taken from, if it was one with a name."""
+    pamr: Pamr | None = None
+    """None: one row, without it."""
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether only the classes in an image's own truth compete in it."""
+        return self.preset is not None and self.preset.candidates == "present"
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the protocol is one that published numbers were made with."""
+        return self.preset is not None and self.preset.comparable
+
+    def protocol(self) -> dict[str, Any]:
+        """Every setting, by name, with a hash over them."""
+        if self.preset is not None:
+            return self.preset.to_json()
+        settings = asdict(self.config)
+        del settings["batch_size"]  # changes the speed only
+        values = {
+            "name": "own settings",
+            "candidates": "all classes",
+            "templates": list(self.templates),
+            "n_prompts": sum(len(prompts) for prompts in self.candidates.labels.prompts),
+            "resolution": "original",
+            **settings,
+        }
+        return values | {"hash": digest(values)[:12]}
+
+    def describe(self) -> str:
+        """The protocol in a few lines, to stand above a score."""
+        if self.preset is not None:
+            return self.preset.describe()
+        values = self.protocol()
+        values["templates"] = f"{len(self.templates)} templates"
+        knobs = [f"{knob} {values[knob]}" for knob in values if knob not in ("name", "hash")]
+        return f"own settings on {self.name} ({values['hash']}): " + ", ".join(knobs)
+
+    def key(self, model: str) -> str:
+        """What tells this evaluation from any other: data, protocol and a model's fingerprint."""
+        parts = {
+            "model": model,
+            "protocol": self.protocol(),
+            "pamr": None if self.pamr is None else asdict(self.pamr),
+            "words": asdict(self.candidates.labels),
+            "data": digest_data(self.dataset),
+        }
+        return digest(parts)
+
+
+def build_task(
+    name: str,
+    dataset: MaskDataset,
+    *,
+    preset: Preset | None,
+    config: SegmentConfig | None = None,
+    use_pamr: bool = False,
+) -> Task:
+    """Put together a data set and a protocol.
+
+    Args:
+        name: the data set's.
+        dataset: a standard benchmark, or any other images with masks.
+        preset: the protocol; None: config alone, with the paper's templates, each class by its
+            name.
+        config: settings in place of a preset; of it only the batch size is taken beside one.
+        use_pamr: a second row with PAMR also where the preset has none.
+    """
+    config = config or SegmentConfig()
+    benchmark = dataset.benchmark if isinstance(dataset, BenchmarkDataset) else None
+    pamr = Pamr() if use_pamr else None
+    if preset is None:
+        candidates = _by_name(dataset, benchmark)
+        return Task(name, dataset, candidates, config, PAPER7, pamr=pamr)
+    if preset.pamr_iterations is not None:
+        pamr = Pamr(preset.pamr_iterations, preset.pamr_dilations, preset.pamr_background_level)
+    return Task(
+        name,
+        dataset,
+        _by_name(dataset, None) if benchmark is None else build_candidates(benchmark, preset),
+        preset.segment_config(batch_size=config.batch_size),
+        preset.templates,
+        preset=preset,
+        pamr=pamr,
+    )
+
+
+def with_background_level(config: SegmentConfig, pamr: Pamr) -> SegmentConfig:
+    """The settings for refined scores."""
+    if pamr.background_level is None:
+        return config
+    return replace(config, background_level=pamr.background_level)
+
+
+def digest_data(dataset: MaskDataset) -> str:
+    """A digest of the class names and of every image's and mask's name and size in bytes."""
+    files = [
+        (path.name, path.stat().st_size)
+        for item in dataset.items
+        for path in (item.image_path, item.mask_path)
+    ]
+    return digest([list(dataset.labels.names), dataset.ignore_label, files])
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of a JSON value, in hex."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _by_name(dataset: MaskDataset, benchmark: Benchmark | None) -> Candidates:
+    """Every class by its own prompts; "none of these" is the background's, where there is one."""
+    has_background = benchmark is not None and benchmark.has_background
+    return Candidates(
+        labels=dataset.labels,
+        class_ids=tuple(range(len(dataset.labels))),
+        none_id=0 if has_background else NO_CLASS,
+    )
