@@ -1,0 +1,101 @@
+"""The loss across ranks: several processes with parts of a batch equal one with all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing
+
+from pacl.compatibility import contrastive_loss, patch_compatibility
+from pacl.distributed import (
+    contrastive_loss_across_ranks,
+    gather_texts,
+    rank,
+    sum_gradients,
+    world_size,
+)
+from pacl.embedder import VisionEmbedder
+
+WORLD = 3
+PER_RANK = 2
+TEMPERATURE = 0.2
+
+
+def draw() -> tuple[Tensor, Tensor, Tensor, VisionEmbedder]:
+    """Tokens, texts, positives and an embedder of the joined batch, the same wherever drawn."""
+    generator = torch.Generator().manual_seed(0)
+    n_images = WORLD * PER_RANK
+    tokens = torch.randn(n_images, 5, 4, generator=generator, dtype=torch.float64)
+    texts = torch.randn(n_images, 3, generator=generator, dtype=torch.float64)
+    positives = torch.rand(n_images, n_images, generator=generator) < 0.3
+    positives[1] = False  # an image that no text describes, and a text of no image
+    positives[:, 4] = False
+    embedder = VisionEmbedder(4, 3).double()
+    embedder.init_random(generator=generator)
+    return tokens, texts, positives, embedder
+
+
+def on_one_process(*, has_own_captions: bool) -> tuple[Tensor, list[Tensor], Tensor]:
+    tokens, texts, positives, embedder = draw()
+    scale = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
+    texts.requires_grad_()
+    compatibility = patch_compatibility(embedder(tokens), texts, patch_temperature=TEMPERATURE)
+    loss = contrastive_loss(compatibility, scale, positives=None if has_own_captions else positives)
+    loss.backward()
+    return loss.detach(), [p.grad for p in (*embedder.parameters(), scale)], texts.grad  # type: ignore[return-value]
+
+
+def on_a_rank(number: int, directory: str) -> None:
+    store = distributed.FileStore(f"{directory}/store", WORLD)
+    distributed.init_process_group("gloo", store=store, rank=number, world_size=WORLD)
+    assert (rank(), world_size()) == (number, WORLD)
+    results = []
+    own = slice(number * PER_RANK, (number + 1) * PER_RANK)
+    for has_own_captions in (True, False):
+        tokens, texts, positives, embedder = draw()
+        if has_own_captions:
+            positives = torch.eye(len(positives), dtype=torch.bool)
+        scale = torch.nn.Parameter(torch.tensor(7.0, dtype=torch.float64))
+        own_texts = texts[own].clone().requires_grad_()
+        compatibility = patch_compatibility(
+            embedder(tokens[own]), gather_texts(own_texts), patch_temperature=TEMPERATURE
+        )
+        loss = contrastive_loss_across_ranks(compatibility, scale, positives=positives[own])
+        loss.backward()
+        parameters = [*embedder.parameters(), scale]
+        sum_gradients(parameters)
+        results.append((loss.detach(), [p.grad for p in parameters], own_texts.grad))
+    torch.save(results, f"{directory}/{number}.pt")
+    distributed.destroy_process_group()
+
+
+def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
+    multiprocessing.spawn(on_a_rank, (str(tmp_path),), nprocs=WORLD)
+    results = [torch.load(tmp_path / f"{number}.pt") for number in range(WORLD)]
+    for case, has_own_captions in enumerate((True, False)):
+        loss, gradients, of_texts = on_one_process(has_own_captions=has_own_captions)
+        for number in range(WORLD):
+            own = slice(number * PER_RANK, (number + 1) * PER_RANK)
+            torch.testing.assert_close(
+                results[number][case], (loss, gradients, of_texts[own]), rtol=1e-12, atol=1e-14
+            )
+        assert all(torch.equal(results[0][case][0], result[case][0]) for result in results)
+
+
+@pytest.mark.parametrize("has_own_captions", [True, False])
+def test_one_process_needs_no_group(has_own_captions: bool) -> None:
+    tokens, texts, positives, embedder = draw()
+    positives = torch.eye(len(positives), dtype=torch.bool) if has_own_captions else positives
+    compatibility = patch_compatibility(
+        embedder(tokens), gather_texts(texts), patch_temperature=TEMPERATURE
+    )
+    scale = torch.nn.Parameter(torch.tensor(7.0, dtype=torch.float64))
+    loss = contrastive_loss_across_ranks(compatibility, scale, positives=positives)
+    loss.backward()
+    sum_gradients(embedder.parameters())
+    expected, gradients, _ = on_one_process(has_own_captions=has_own_captions)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=1e-14)
+    ours = [p.grad for p in (*embedder.parameters(), scale)]
+    torch.testing.assert_close(ours, gradients, rtol=1e-12, atol=1e-14)
