@@ -182,6 +182,25 @@ def test_retrieval_counts_an_equal_caption_as_right() -> None:
     assert retrieval_accuracy(compatibility, np.array([4, 6, 5])) == pytest.approx((1 / 3, 1 / 3))
 
 
+@pytest.mark.parametrize("n_kept", [1, 200, 2**28])
+def test_chunks_of_the_embedder_change_neither_values_nor_gradients(
+    n_kept: int, clip_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives, "ACTIVATIONS_KEPT", n_kept)
+    encoder = HfClip.from_pretrained(clip_dir)
+    embedder = VisionEmbedder(encoder.width, encoder.joint_width).double()
+    model = Pacl(encoder=encoder, embedder=embedder, patch_temperature=0.2)
+    tokens = torch.randn(5, 6, encoder.width, dtype=torch.float64)
+    texts = torch.randn(7, encoder.joint_width, dtype=torch.float64)
+    ours = objectives.score_tokens(model, tokens, texts)
+    whole = patch_compatibility(embedder(tokens), texts, patch_temperature=0.2)
+    torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(5, 7, dtype=torch.float64)
+    of_ours = torch.autograd.grad((ours * weights).sum(), list(embedder.parameters()))
+    of_whole = torch.autograd.grad((whole * weights).sum(), list(embedder.parameters()))
+    torch.testing.assert_close(of_ours, of_whole, rtol=1e-10, atol=1e-12)
+
+
 def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     encoder = HfClip.from_pretrained(clip_dir)
     texts = ["a boat", "a red house behind two pine trees", "sky", "a boat near a car"]

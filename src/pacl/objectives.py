@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pacl.compatibility import patch_compatibility
 from pacl.data.batches import torch_stream
@@ -28,6 +29,9 @@ from pacl.model import Pacl
 
 TEXT_CHUNK = 256
 """Texts encoded at once where a whole table is."""
+
+ACTIVATIONS_KEPT = 2**28
+"""Numbers that the embedder of a step keeps for the backward pass, 1 GiB in float32."""
 
 OnTexts = Callable[[int, int], None]
 """Called with the texts embedded and those to embed."""
@@ -44,11 +48,12 @@ class Objective:
     logit_scale: float
     """The checkpoint's own."""
     encode_images: Callable[[int], Tensor]
-    """Step → its images' patch embeddings (B, T, D), or pooled embeddings (B, D)."""
+    """Step → its images' frozen patch tokens (B, T, E), or pooled embeddings (B, D)."""
     encode_texts: Callable[[np.ndarray], Tensor]
     """Text numbers (C,) → text embeddings (C, D)."""
     score: Callable[[Tensor, Tensor], Tensor]
-    """(image side, text embeddings) → compatibility (B, C) in [-1, 1], float32."""
+    """(image side, text embeddings) → compatibility (B, C) in [-1, 1], float32; to be called under
+    autocast, which embeds the tokens in bfloat16."""
     save: Callable[[Path, float, dict[str, Any]], None]
     """Write the model into a directory: (directory, logit scale, facts of the training)."""
 
@@ -142,14 +147,14 @@ def build_pacl_objective(
     def encode_images(step: int) -> Tensor:
         rows = rows_of_step(step)
         if isinstance(images, TokenCache):
-            return model.embed_tokens(images.take(rows).to(encoder.device))
+            return images.take(rows).to(encoder.device)
         batch = images.take(rows, rows_of_step(step + 1)).to(encoder.device)
         batch = augment_pictures(batch, augment, torch_stream(seed, "augment", step))
         with torch.no_grad():
             tokens, _ = encoder.encode_patches(
                 encoder.normalise(batch), kind=model.token_kind, layer=model.token_layer
             )
-        return model.embed_tokens(tokens)
+        return tokens
 
     def save(directory: Path, logit_scale: float, training: dict[str, Any]) -> None:
         model.logit_scale = logit_scale
@@ -161,15 +166,41 @@ def build_pacl_objective(
         logit_scale=encoder.logit_scale,
         encode_images=encode_images,
         encode_texts=build_text_table(encoder, texts, used_texts, on_texts=on_texts),
-        score=partial(patch_compatibility, patch_temperature=model.patch_temperature),
+        score=partial(score_tokens, model),
         save=save,
     )
 
 
+def score_tokens(
+    model: Pacl, patch_tokens: Float[Tensor, "B T E"], text_embeds: Float[Tensor, "C D"]
+) -> Float[Tensor, "B C"]:
+    """Embed patch tokens and compare them with texts, in chunks of images where they are many.
+
+    Images do not depend on each other, so a chunk's activations need not outlive it: beyond
+    ACTIVATIONS_KEPT they are computed again in the backward, chunk by chunk with the compatibility.
+    """
+    embedder = model.embedder
+    assert embedder is not None
+    per_image = patch_tokens.shape[1] * (embedder.hidden + 2 * embedder.joint_width)
+    n_at_once = max(1, ACTIVATIONS_KEPT // per_image)
+
+    def score(tokens: Tensor) -> Tensor:
+        return patch_compatibility(
+            model.embed_tokens(tokens), text_embeds, patch_temperature=model.patch_temperature
+        )
+
+    if len(patch_tokens) <= n_at_once:
+        return score(patch_tokens)
+    chunks = patch_tokens.split(n_at_once)
+    again = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(chunk) for chunk in chunks])
+
+
 def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]) -> Tensor:
     """CLIP's score: cosine of every pooled image embedding with every text, in float32."""
-    images = F.normalize(image_embeds.float(), dim=-1)
-    return images @ F.normalize(text_embeds.float(), dim=-1).T
+    with torch.autocast(image_embeds.device.type, enabled=False):
+        images = F.normalize(image_embeds.float(), dim=-1)
+        return images @ F.normalize(text_embeds.float(), dim=-1).T
 
 
 def build_text_encoder(

@@ -144,7 +144,7 @@ def train(
             with setup.autocast():
                 image_side = objective.encode_images(step)
                 text_embeds = objective.encode_texts(texts.ids)
-            compatibility = objective.score(image_side, text_embeds)
+                compatibility = objective.score(image_side, text_embeds)
             of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
             loss_captions = contrastive_loss(of_captions, log_scale.exp())
             positives = texts.positives.to(setup.device)
