@@ -34,6 +34,7 @@ LAYERS = {
     # L2: its use
     "api": 2,
     "benchmarks": 2,
+    "blocks": 2,
     "checkpoint": 2,
     "classifier": 2,
     "data": 2,
