@@ -1,0 +1,277 @@
+"""Zero-shot classification sets on the command line: score, keep, go on after an interrupt."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json as jsons
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pacl.cli.exit_codes import DONE
+from pacl.cli.options import ModelOptions, warn_of_photographs
+from pacl.cli.scored import describe_scored
+from pacl.cli.talk import ShowProgress, progress, result, say, table
+from pacl.errors import InputError
+
+if TYPE_CHECKING:
+    from pacl.api import Model
+    from pacl.benchmarks.classification import ClassificationBenchmark, ClassificationData
+    from pacl.evaluate_classification import SetProgress
+    from pacl.model import Pacl
+
+DRAWN_IN = Path("runs")
+SUMMARY = "classification"
+_SAVE_EVERY_S = 10.0
+_HEADER = ("set", "images", "classes", "score", "top-1", "top-5", "mean per class", "usual", "note")
+_EXPLANATION = """\
+Zero-shot classification, in percent. "usual" is what is usually reported of the set. clip is CLIP's
+own cosine, pacl the compatibility of the patches, fusion their weighted mean; its weight, CLIP's
+share, was chosen on training pictures, or is 0.5 where there were none. Which sets the PACL paper
+used is unknown; these are ours."""
+
+
+def run_classification_benchmarks(
+    names: Sequence[str],
+    *,
+    root: Path | None,
+    output: Path,
+    loading: ModelOptions,
+    templates: str | None = None,
+    batch_size: int = 64,
+    overwrite: bool = False,
+    json: bool = False,
+) -> int:
+    """Score a model on classification sets, print the table and keep the numbers.
+
+    Args:
+        names: Of the sets, from `pacl.benchmarks.classification.CLASSIFICATION_NAMES`.
+        root: The folder that holds the sets; for image-folder, the folder itself.
+        output: Gets one JSON file per set and the tables classification.md and .csv.
+        loading: Which model.
+        templates: A name in `pacl.prompts.TEMPLATES`; None: the templates of each set.
+        batch_size: Pictures encoded together.
+        overwrite: Score again what is there.
+        json: Print the JSON in place of the table.
+
+    Raises:
+        InputError: A set is unknown or not below root, the templates are unknown, or output holds
+            scores that were made with other settings.
+    """
+    from pacl.benchmarks.classification import find_classification
+
+    benchmarks = [find_classification(name) for name in dict.fromkeys(names)]
+    found = [(each, each.read(_root_of(each.name, root))) for each in benchmarks]
+    model = loading.load()
+    if any(each.name != "storybook-things" for each in benchmarks):
+        warn_of_photographs(model)
+    contents = []
+    for benchmark, data in found:
+        for warning in benchmark.warnings(data):
+            say(f"note: {warning}")
+        content = describe_scored(benchmark.name, loading, model)
+        content |= _settings(benchmark, data, model.pacl, templates)
+        path = output / f"{_file_stem(content)}.json"
+        contents.append(_score(content, path, benchmark, data, model, batch_size, overwrite))
+    rows = [row for content in contents for row in _iter_rows(content)]
+    result(jsons.dumps(contents, indent=1) if json else table(_HEADER[:-1], [r[:-1] for r in rows]))
+    _write_summary(output, rows)
+    return DONE
+
+
+def _root_of(name: str, root: Path | None) -> Path:
+    if root is not None:
+        return root
+    if name == "storybook-things":
+        return DRAWN_IN
+    raise InputError(
+        f"where is {name}?", fix=f"pacl evaluate {name} --root FOLDER, the folder that holds it"
+    )
+
+
+def _settings(
+    benchmark: ClassificationBenchmark,
+    data: ClassificationData,
+    pacl: Pacl,
+    templates: str | None,
+) -> dict[str, Any]:
+    """Everything that decides the numbers."""
+    from pacl.evaluate_classification import N_TO_CHOOSE_ON
+
+    return {
+        "title": benchmark.title,
+        "usual_metric": benchmark.usual_metric,
+        "warnings": list(benchmark.warnings(data)),
+        "settings": {
+            "n_images": len(data.test),
+            "targets": hashlib.sha256(data.test.targets.tobytes()).hexdigest()[:16],
+            "prompts": [list(words) for words in data.labels.prompts],
+            "templates": list(_find_templates(benchmark, templates)),
+            "n_train": 0 if data.train is None else min(len(data.train), N_TO_CHOOSE_ON),
+            "weights": _fingerprint(pacl),
+        },
+    }
+
+
+def _find_templates(benchmark: ClassificationBenchmark, name: str | None) -> tuple[str, ...]:
+    from pacl.prompts import TEMPLATES
+
+    if name is None:
+        return benchmark.templates
+    if name not in TEMPLATES:
+        raise InputError(f"unknown templates {name!r}", fix=f"use {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def _fingerprint(pacl: Pacl) -> str:
+    """Tells the encoder's and the embedder's weights from any other."""
+    digest = hashlib.sha256(pacl.encoder.fingerprint.encode())
+    digest.update(f"{pacl.token_kind} {pacl.token_layer} {pacl.patch_temperature}".encode())
+    for name, tensor in sorted(pacl.embedder.state_dict().items() if pacl.embedder else ()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _file_stem(content: dict[str, Any]) -> str:
+    words = (content["benchmark"], content["model"], content["embedder"] or "")
+    return "_".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)
+
+
+def _score(
+    content: dict[str, Any],
+    path: Path,
+    benchmark: ClassificationBenchmark,
+    data: ClassificationData,
+    model: Model,
+    batch_size: int,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """What the file at path holds, or will hold after scoring."""
+    from pacl.atomic import write_atomically
+    from pacl.evaluate_classification import evaluate_set
+
+    saved = None if overwrite else _read_saved(path, content)
+    if saved is not None:
+        say(f"{benchmark.name}: scored before, in {path}")
+        return saved
+    partial_path = path.with_suffix(".partial.json")
+    resume = None if overwrite else _read_partial(partial_path, content)
+    if resume is not None:
+        say(f"{benchmark.name}: going on after {resume.n_done:,} of {len(data.test):,} images")
+    templates = content["settings"]["templates"]
+    n_prompts = len(templates) * sum(map(len, data.labels.prompts))
+    say(f"{benchmark.name}: {n_prompts:,} prompts, {len(data.test):,} images")
+    with progress(benchmark.name) as show:
+        report = evaluate_set(
+            model,
+            data,
+            templates=templates,
+            batch_size=batch_size,
+            resume=resume,
+            on_progress=_Keeper(partial_path, content, show),
+            on_choosing=lambda done, total: show(done, total, "training pictures"),
+        )
+    content |= report.to_json()
+    write_atomically(path, (jsons.dumps(content, indent=1) + "\n").encode())
+    partial_path.unlink(missing_ok=True)
+    say(f"wrote {path}")
+    return content
+
+
+class _Keeper:
+    """Shows the accuracy so far and now and then keeps the counts."""
+
+    def __init__(self, path: Path, content: dict[str, Any], show: ShowProgress) -> None:
+        self._path = path
+        self._settings = content["settings"]
+        self._show = show
+        self._saved_s = time.monotonic()
+
+    def __call__(self, counts: SetProgress, n_images: int) -> None:
+        from pacl.atomic import write_atomically
+
+        self._show(counts.n_done, n_images, f"top-1 {counts.counts['pacl'].top1():.1%}")
+        if time.monotonic() - self._saved_s >= _SAVE_EVERY_S and counts.n_done < n_images:
+            kept = {"settings": self._settings, "progress": counts.to_json()}
+            write_atomically(self._path, jsons.dumps(kept).encode())
+            self._saved_s = time.monotonic()
+
+
+def _read_saved(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+    """The scores in a file, if there are any.
+
+    Raises:
+        InputError: They were made with other settings and must not be taken for these.
+    """
+    saved = _read_json(path)
+    if "rows" not in saved:
+        return None
+    wanted = content["settings"]
+    differing = [key for key in wanted if saved.get("settings", {}).get(key) != wanted[key]]
+    if differing:
+        raise InputError(
+            f"{path} holds scores of other settings: {', '.join(differing)}",
+            fix="choose another --output, or delete the file",
+        )
+    return saved
+
+
+def _read_partial(path: Path, content: dict[str, Any]) -> SetProgress | None:
+    from pacl.evaluate_classification import SetProgress
+
+    kept = _read_json(path)
+    if kept.get("settings") != content["settings"]:
+        return None
+    try:
+        return SetProgress.from_json(kept["progress"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = jsons.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _iter_rows(content: dict[str, Any]) -> Iterator[list[str]]:
+    """The lines of the table for one set: CLIP, PACL, fusion."""
+    usual = {"top1": "top-1", "mean_per_class": "mean"}[content["usual_metric"]]
+    n_classes = len(content["settings"]["prompts"])
+    for score, rates in content["rows"].items():
+        fusion = content["fusion"]
+        how = f"chosen on {fusion['n_images']:,}" if fusion["n_images"] else "fixed"
+        note = "; ".join(content["warnings"])
+        is_fusion = score == "fusion"
+        yield [
+            content["benchmark"],
+            f"{content['n_images']:,}",
+            f"{n_classes:,}",
+            f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}" if is_fusion else score,
+            *(_percent(rates[name]) for name in ("top1", "top5", "mean_per_class")),
+            usual,
+            note,
+        ]
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2f}"
+
+
+def _write_summary(output: Path, rows: Sequence[Sequence[str]]) -> None:
+    from pacl.atomic import write_atomically
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerows([_HEADER, *rows])
+    write_atomically(output / f"{SUMMARY}.csv", text.getvalue().encode())
+    lines = [_HEADER, ["---"] * len(_HEADER), *rows]
+    marked = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    write_atomically(output / f"{SUMMARY}.md", f"{_EXPLANATION}\n\n{marked}".encode())
+    say(f"wrote {output / SUMMARY}.md and .csv")
