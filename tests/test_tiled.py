@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
 import references
+from kernel_checks import TEMPERATURES, assert_close, assert_float32, draw, value_and_gradients
 from pacl.compatibility import contrastive_loss, patch_compatibility
 from pacl.kernels import tiled
 from pacl.kernels.forms import is_gram_cheaper
-
-N_PATCHES = [1, 19, 49, 127, 128, 129, 196, 255, 256, 577, 625]
-TEMPERATURES = [1.0, 0.1, 0.01]
 
 
 @pytest.fixture(params=["gram", "explicit"])
@@ -31,72 +27,6 @@ def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "CPU_TILE", 160)
 
 
-def draw(images: int, texts: int, patches: int, width: int) -> tuple[Tensor, Tensor]:
-    """Patches that lean to text 0, lengths over four orders of magnitude, and a zero patch."""
-    generator = torch.Generator().manual_seed(images + texts + patches + width)
-    text_embeds = torch.randn(texts, width, generator=generator) * 2
-    directions = torch.randn(images, patches, width, generator=generator) + text_embeds[0] / 4
-    lengths = 10 ** (torch.rand(images, patches, 1, generator=generator) * 4 - 2)
-    patch_embeds = directions * lengths
-    if patches > 1:
-        patch_embeds[0, patches // 2] = 0
-    return patch_embeds, text_embeds
-
-
-def value_and_gradients(
-    inputs: tuple[Tensor, Tensor], temperature: float, implementation: Any
-) -> tuple[Tensor, list[Tensor]]:
-    """The compatibility, and the gradients of a random weighting of it, for all three inputs."""
-    number = torch.tensor(temperature, dtype=torch.promote_types(inputs[0].dtype, torch.float32))
-    patches, texts, number = (x.detach().clone().requires_grad_() for x in (*inputs, number))
-    value = patch_compatibility(
-        patches, texts, patch_temperature=number, implementation=implementation
-    )
-    weighting = torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
-    gradients = torch.autograd.grad((value * weighting).sum(), [patches, texts, number])
-    return value.detach(), list(gradients)
-
-
-def relative_error(value: Tensor, expected: Tensor) -> float:
-    return ((value.double() - expected).norm() / expected.norm()).item()
-
-
-def assert_close(
-    inputs: tuple[Tensor, Tensor],
-    temperature: float,
-    implementation: str,
-    *,
-    value_error: float,
-    gradient_error: float,
-) -> None:
-    """Against plain operations on the same numbers in float64, see test_compatibility.py."""
-    exact = inputs[0].double(), inputs[1].double()
-    expected, expected_gradients = value_and_gradients(exact, temperature, "naive")
-    value, gradients = value_and_gradients(inputs, temperature, implementation)
-    assert (value - expected).abs().max() <= value_error
-    for gradient, reference in zip(gradients[:2], expected_gradients[:2], strict=True):
-        assert relative_error(gradient, reference) <= gradient_error
-    # A sum over pairs that may cancel: measured against the size of one pair's term.
-    error = (gradients[2] - expected_gradients[2]).abs().item()
-    assert error <= gradient_error * value.numel() / temperature
-
-
-@pytest.mark.parametrize("implementation", ["tiled", "naive"])
-@pytest.mark.parametrize("width", [64, 512, 768])
-@pytest.mark.parametrize("n_patches", N_PATCHES)
-def test_float32_against_float64(n_patches: int, width: int, implementation: str) -> None:
-    inputs = draw(2, 3, n_patches, width)
-    for temperature in TEMPERATURES:
-        is_sharp = temperature < 0.1
-        assert_close(
-            inputs,
-            temperature,
-            implementation,
-            value_error=1e-5 if is_sharp else 1e-6,
-            gradient_error=1e-4 if is_sharp else 1e-5,
-        )
-
-
 @pytest.mark.usefixtures("tiny_tiles")
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("size", [(5, 7, 9, 8), (1, 1, 3, 4), (7, 2, 1, 5), (2, 5, 33, 4)], ids=str)
@@ -109,11 +39,7 @@ def test_tiles_against_the_triple_loop(
     value = patch_compatibility(*exact, patch_temperature=temperature, implementation="tiled")
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
     assert_close(exact, temperature, "tiled", value_error=1e-10, gradient_error=1e-9)
-    is_sharp = temperature < 0.1
-    value_error, gradient_error = (1e-5, 1e-4) if is_sharp else (1e-6, 1e-5)
-    assert_close(
-        inputs, temperature, "tiled", value_error=value_error, gradient_error=gradient_error
-    )
+    assert_float32(inputs, temperature, "tiled")
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -156,53 +82,12 @@ def test_only_the_gradients_that_are_asked_for(form: str, needed: tuple[int, int
             torch.testing.assert_close(x.grad, gradient)
 
 
-def test_degenerate_images(form: str) -> None:
-    """All patches zero; patches that cancel; a zero text: compatibility 0, finite gradients."""
-    patches = torch.zeros(2, 2, 3)
-    patches[1, 0, 1], patches[1, 1, 1] = 2, -2
-    texts = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    value, gradients = value_and_gradients((patches, texts), 0.1, "tiled")
-    assert value.eq(0).all()
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
 @pytest.mark.parametrize("length", [1e-15, 1e15])
 def test_lengths_at_the_ends_of_float32(form: str, length: float) -> None:
     patches, texts = draw(2, 3, 6, 8)
     expected = patch_compatibility(patches, texts, implementation="naive")
     value = patch_compatibility(patches * length, texts * length, implementation="tiled")
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("implementation", ["naive", "tiled"])
-def test_a_zero_patch_with_the_largest_cosine(implementation: str) -> None:
-    """Its weight must not push v below what float32 holds: all other cosines here are -1."""
-    patches = torch.zeros(1, 3, 4)
-    patches[0, :2, 0] = torch.tensor([1.0, 2.0])
-    texts = torch.tensor([[-1.0, 0.0, 0.0, 0.0]])
-    value, gradients = value_and_gradients((patches, texts), 0.01, implementation)
-    assert value.item() == pytest.approx(-1)
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-def test_nothing_to_compare() -> None:
-    patches, texts = draw(2, 3, 4, 5)
-    for images, words in ((patches, texts[:0]), (patches[:0], texts)):
-        inputs = images.clone().requires_grad_(), words.clone().requires_grad_()
-        patch_compatibility(*inputs, implementation="tiled").sum().backward()
-        assert all(x.grad is not None and x.grad.eq(0).all() for x in inputs)
-
-
-def test_a_second_derivative_is_refused() -> None:
-    patches, texts = draw(2, 3, 4, 5)
-    patches.requires_grad_()
-    value = patch_compatibility(patches, texts, implementation="tiled")
-    (gradient,) = torch.autograd.grad(value.square().sum(), patches, create_graph=True)
-    with pytest.raises(NotImplementedError, match="only once"):
-        gradient.sum().backward()
-    value = patch_compatibility(patches, texts, implementation="naive")
-    (gradient,) = torch.autograd.grad(value.square().sum(), patches, create_graph=True)
-    gradient.sum().backward()
 
 
 def test_backward_under_autocast_changes_nothing() -> None:
