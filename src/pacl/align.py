@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from pacl.api import Model
+from pacl.coherence import semantic_coherence
 from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
 from pacl.encoders import FrozenClip
-from pacl.metrics import NO_CLASS, PatchAccuracy, patch_labels, semantic_coherence
+from pacl.metrics import NO_CLASS, PatchAccuracy, patch_labels
 from pacl.segmenter import SegmentConfig, best_of_names, working_size_px
 from pacl.windows import PatchScorer
 

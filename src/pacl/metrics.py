@@ -1,4 +1,4 @@
-"""How good a segmentation is: IoU, patch accuracy, semantic coherence (method.md, section 5).
+"""How good a segmentation is: IoU, patch accuracy (method.md, section 5).
 
 Label maps hold class ids 0..C-1. ``NO_CLASS`` (-1) in a prediction means "none of these"; in patch
 labels it means that the patch holds no labelled pixel.
@@ -7,20 +7,17 @@ labels it means that the patch holds no labelled pixel.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
-from torch.nn import functional
 
 LabelMap: TypeAlias = Integer[Tensor, "height width"] | Integer[np.ndarray, "height width"]
 
 NO_CLASS = -1
 VOID = 255  # the id that benchmarks write where nobody labelled
-_PAIRS_AT_ONCE = 65_536
 
 
 class ConfusionMatrix:
@@ -195,8 +192,8 @@ class PatchAccuracy:
 
     def __init__(self) -> None:
         self.n_patches = 0
-        self._n_right_all = 0
-        self._n_right_present = 0
+        self.n_right_all = 0
+        self.n_right_present = 0
 
     def update(
         self, similarity: Float[Tensor, "classes patches"], labels: Integer[Tensor, " patches"]
@@ -223,98 +220,16 @@ class PatchAccuracy:
             return
         present = labels.unique()
         self.n_patches += labels.numel()
-        self._n_right_all += int((similarity.argmax(dim=0) == labels).sum())
-        self._n_right_present += int((present[similarity[present].argmax(dim=0)] == labels).sum())
+        self.n_right_all += int((similarity.argmax(dim=0) == labels).sum())
+        self.n_right_present += int((present[similarity[present].argmax(dim=0)] == labels).sum())
 
     def over_all(self) -> float:
         """Accuracy with every class a candidate, in [0, 1]; nan before the first patch."""
-        return self._n_right_all / self.n_patches if self.n_patches else float("nan")
+        return self.n_right_all / self.n_patches if self.n_patches else float("nan")
 
     def over_present(self) -> float:
         """Accuracy among the classes present in the image, in [0, 1]; nan before the first."""
-        return self._n_right_present / self.n_patches if self.n_patches else float("nan")
-
-
-@dataclass(frozen=True, eq=False)
-class Coherence:
-    """A ROC curve of "same class?" and the area below it."""
-
-    auroc: float
-    """In [0, 1], 0.5 at chance; nan where all pairs are alike."""
-    fpr: Float[Tensor, " points"]
-    """False positive rate, float64, from 0 to 1."""
-    tpr: Float[Tensor, " points"]
-    """True positive rate, float64, from 0 to 1."""
-
-
-def semantic_coherence(
-    tokens: Float[Tensor, "tokens width"],
-    labels: Integer[Tensor, " tokens"],
-    *,
-    n_pairs: int,
-    seed: int,
-) -> Coherence:
-    """How well the cosine of two patch tokens tells "same class" (paper, semantic coherence).
-
-    Args:
-        tokens: (N, E) frozen patch tokens, from any images.
-        labels: (N,) their classes, without unlabelled patches.
-        n_pairs: Pairs of different tokens to draw; all pairs are taken, once each, where there
-            are no more than that.
-        seed: Of the draw.
-
-    Returns:
-        The area and its curve, one point per distinct cosine.
-
-    Raises:
-        ValueError: The shapes do not fit, there are fewer than two tokens, or n_pairs is below 1.
-    """
-    if tokens.ndim != 2 or len(tokens) < 2:
-        raise ValueError(f"tokens must be 2 or more, (N, E), got shape {tuple(tokens.shape)}")
-    if labels.shape != tokens.shape[:1]:
-        raise ValueError(f"labels must be {len(tokens)}, one per token, got {tuple(labels.shape)}")
-    if n_pairs < 1:
-        raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")
-    first, second = _draw_pairs(len(tokens), n_pairs, seed)
-    first, second, labels = (x.to(tokens.device) for x in (first, second, labels))
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
-    unit_tokens = functional.normalize(tokens.to(dtype), dim=-1)
-    pairs = zip(first.split(_PAIRS_AT_ONCE), second.split(_PAIRS_AT_ONCE), strict=True)
-    cosines = torch.cat([(unit_tokens[a] * unit_tokens[b]).sum(dim=-1) for a, b in pairs])
-    fpr, tpr, auroc = roc_curve(cosines, labels[first] == labels[second])
-    return Coherence(auroc=auroc, fpr=fpr, tpr=tpr)
-
-
-def roc_curve(
-    scores: Float[Tensor, " pairs"], is_positive: Bool[Tensor, " pairs"]
-) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"], float]:
-    """ROC curve of scores that should be high where is_positive, and the exact area below it.
-
-    Returns:
-        (fpr, tpr, auroc): the curve in float64 from (0, 0) to (1, 1), one point per distinct
-        score; the area equals the share of (positive, negative) pairs in the right order, ties
-        counting half. The area and the rate of a kind that is missing are nan.
-    """
-    distinct, group = scores.unique(return_inverse=True)
-    n_groups = len(distinct)
-    n_true = torch.bincount(group[is_positive], minlength=n_groups).flip(0).cumsum(0)
-    n_false = torch.bincount(group[~is_positive], minlength=n_groups).flip(0).cumsum(0)
-    n_true, n_false = functional.pad(n_true, (1, 0)), functional.pad(n_false, (1, 0))
-    # Twice the area in whole numbers, so that it is exact at any count of pairs.
-    twice_area = (n_false.diff() * (n_true[1:] + n_true[:-1])).sum()
-    auroc = twice_area.double() / (2 * n_true[-1] * n_false[-1])
-    return n_false.double() / n_false[-1], n_true.double() / n_true[-1], auroc.item()
-
-
-def _draw_pairs(n_tokens: int, n_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of two different tokens per pair; all pairs, once each, where there are as few."""
-    if n_tokens * (n_tokens - 1) // 2 <= n_pairs:
-        first, second = torch.triu_indices(n_tokens, n_tokens, offset=1)
-        return first, second
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.randint(n_tokens, (n_pairs,), generator=generator)
-    step = torch.randint(1, n_tokens, (n_pairs,), generator=generator)
-    return first, (first + step) % n_tokens
+        return self.n_right_present / self.n_patches if self.n_patches else float("nan")
 
 
 def _cell_of_pixel(n_pixels: int, n_cells: int) -> Tensor:
