@@ -508,15 +508,16 @@ def test_evaluate_prints_iou_and_keeps_the_protocol(
     line = ["evaluate", str(benchmark), "--model", str(clip), "--short-side-px", "64"]
     assert main(line) == 0
     out, err = capsys.readouterr()
+    assert out.startswith("own settings on street (")
     names = [text.split("  ")[0] for text in out.splitlines()]
-    assert names[2:] == ["house", "boat", "mIoU", "pixel accuracy", "mean accuracy"]
-    [path] = Path("runs/evaluate").iterdir()
+    assert names[3:] == ["house", "boat", "mIoU", "pixel accuracy", "mean accuracy"]
+    [path] = Path("runs/evaluate").glob("*.json")
     assert f"wrote {path}" in err
     assert "mean nothing" not in err
     content = json.loads(path.read_text())
     assert content["protocol"]["short_side_px"] == 64
     assert (content["model"], content["n_images"]) == (str(clip), 2)
-    assert out.splitlines()[4].split()[-1] == f"{content['miou']:.3f}"
+    assert out.splitlines()[5].split()[-1] == f"{content['miou']:.3f}"
     assert main([*line, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed | {"seconds": 0} == content | {"seconds": 0}

@@ -43,6 +43,7 @@ LAYERS = {
     "pamr": 2,
     "probe": 2,
     "results": 2,
+    "scoreboard": 2,
     "segment_config": 2,
     "segmenter": 2,
     "train_config": 2,

@@ -6,47 +6,97 @@ left out, classes absent from truth and prediction skipped in the mean.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from pacl.api import Model
+from pacl.benchmarks.predictor import Predictor
+from pacl.benchmarks.task import build_task
 from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
+from pacl.data.read_ahead import Example, iter_read
 from pacl.metrics import ConfusionMatrix
 from pacl.results import Segmentation
+from pacl.scoreboard import Scoreboard, SegmentationReport
 from pacl.segment_config import SegmentConfig
+from pacl.stopwatch import Stopwatch
 
 Item = TypeVar("Item")
 SegmentBatch = Callable[[Sequence[Image.Image]], list[Segmentation]]
 """Segments a batch of pictures; label k of a result stands for class id k - 1 of the masks."""
+Predict = Callable[[list[Example[Any]]], list[list[np.ndarray]]]
+"""Pictures → per picture, one map of class ids per row of results."""
+OnProgress = Callable[[int, int, float], None]
+"""Told the images done, the images in all and the mIoU so far."""
+
+SAVE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
-class SegmentationReport:
-    """Scores of one method on one data set; every rate in [0, 1]."""
+class TaskResult:
+    """Scores of one model on one task."""
 
-    labels: tuple[str, ...]
-    iou: tuple[float, ...]
-    """Per class; nan where the class is neither in the truth nor predicted."""
-    miou: float
-    """Mean over the classes that are not nan."""
-    pixel_accuracy: float
-    mean_accuracy: float
-    """Mean over classes of the share of their pixels found."""
-    n_images: int
-    seconds: float
-    protocol: dict[str, Any]
-    """Everything that decides the numbers besides model and data."""
+    rows: dict[str, SegmentationReport]
+    """By "without PAMR" and, where the task has it, "with PAMR"."""
+    image_miou: tuple[float, ...]
+    """Of each image, without PAMR; nan where nothing is scored."""
+    n_resumed: int
+    """Images that an interrupted run had scored before."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; nan becomes null."""
-        values = asdict(self) | {"iou": dict(zip(self.labels, map(_no_nan, self.iou), strict=True))}
-        return {name: _no_nan(value) for name, value in values.items()}
+
+def evaluate_task(
+    predictor: Predictor,
+    *,
+    state_path: Path | None = None,
+    save_every_s: float = SAVE_EVERY_S,
+    on_progress: OnProgress | None = None,
+) -> TaskResult:
+    """Segment every image of a data set under a protocol and compare with its masks.
+
+    Args:
+        predictor: a model under a task's protocol; its stopwatch is told where the time goes.
+        state_path: where counts are kept meanwhile; what an interrupted run left there for the
+            same model, protocol and data is gone on from, and the file is removed at the end.
+        save_every_s: how often.
+        on_progress: called after each batch.
+
+    Raises:
+        InputError: an image or a mask cannot be read: a score over some of the images would be
+            of another data set.
+    """
+    task, dataset = predictor.task, predictor.task.dataset
+    board = Scoreboard(predictor.rows, len(dataset.labels), ignore_label=dataset.ignore_label)
+    key = "" if state_path is None else task.key(predictor.fingerprint)
+    if state_path is not None:
+        board.resume(state_path, key=key)
+    n_resumed, started_s = board.n_images, time.perf_counter() - board.seconds
+    saved_s = time.perf_counter()
+    batches = iter_batches(dataset.items[n_resumed:], task.config.batch_size)
+    reading = iter_read(dataset, batches, predictor.prepare)
+    for _ in _iter_scored(reading, predictor.predict, board, predictor.stopwatch):
+        if state_path is not None and time.perf_counter() - saved_s >= save_every_s:
+            board.save(state_path, key=key, seconds=time.perf_counter() - started_s)
+            saved_s = time.perf_counter()
+        if on_progress is not None:
+            on_progress(board.n_images, len(dataset), board.miou())
+    rows = {
+        name: board.report(
+            row,
+            labels=dataset.labels.names,
+            seconds=time.perf_counter() - started_s,
+            protocol=task.protocol(),
+        )
+        for row, name in enumerate(predictor.rows)
+    }
+    if state_path is not None:
+        state_path.unlink(missing_ok=True)
+    return TaskResult(rows, tuple(board.image_miou[0]), n_resumed)
 
 
 def evaluate_folder(
@@ -54,9 +104,9 @@ def evaluate_folder(
     dataset: MaskDataset,
     *,
     config: SegmentConfig | None = None,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> SegmentationReport:
-    """Segment every image with the data set's class names and compare with its masks.
+    """Score a model on images with masks, with settings of one's own and the data set's names.
 
     Args:
         model: Any CLIP, with an embedder or as a training-free baseline.
@@ -65,24 +115,11 @@ def evaluate_folder(
         on_progress: Called with the images done, the images in all and the mIoU so far.
 
     Raises:
-        InputError: An image or a mask cannot be read: a score over some of the images would be
-            of another data set.
+        InputError: As for `evaluate_task`.
     """
-    config = config or SegmentConfig()
-    protocol = {
-        "candidates": "all classes",
-        "templates": list(model.templates),
-        "n_prompts": sum(len(prompts) for prompts in dataset.labels.prompts),
-        "resolution": "original",
-        **asdict(config),
-    }
-    return evaluate_segmenter(
-        lambda images: model.segment_batch(images, dataset.labels, config=config),
-        dataset,
-        batch_size=config.batch_size,
-        protocol=protocol,
-        on_progress=on_progress,
-    )
+    task = build_task("folder", dataset, preset=None, config=config, templates=model.templates)
+    [report] = evaluate_task(Predictor(model, task), on_progress=on_progress).rows.values()
+    return report
 
 
 def evaluate_segmenter(
@@ -91,29 +128,39 @@ def evaluate_segmenter(
     *,
     batch_size: int,
     protocol: dict[str, Any],
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> SegmentationReport:
     """The same for any function that segments pictures."""
+
+    def predict(examples: list[Example[None]]) -> list[list[np.ndarray]]:
+        return [[result.label_map - 1] for result in segment([each.image for each in examples])]
+
     started_s = time.perf_counter()
-    matrix = ConfusionMatrix(len(dataset.labels), ignore_label=dataset.ignore_label)
-    n_done = 0
-    for items in iter_batches(dataset.items, batch_size):
-        results = segment([open_image(item.image_path) for item in items])
-        for item, result in zip(items, results, strict=True):
-            matrix.update(result.label_map - 1, dataset.read_mask(item))
-        n_done += len(items)
+    board = Scoreboard(("result",), len(dataset.labels), ignore_label=dataset.ignore_label)
+    reading = iter_read(dataset, iter_batches(dataset.items, batch_size), lambda _: None)
+    for _ in _iter_scored(reading, predict, board, Stopwatch()):
         if on_progress is not None:
-            on_progress(n_done, len(dataset), matrix.mean_iou())
-    return SegmentationReport(
-        labels=dataset.labels.names,
-        iou=tuple(matrix.iou().tolist()),
-        miou=matrix.mean_iou(),
-        pixel_accuracy=matrix.pixel_accuracy(),
-        mean_accuracy=matrix.mean_accuracy(),
-        n_images=len(dataset),
-        seconds=time.perf_counter() - started_s,
-        protocol=protocol,
-    )
+            on_progress(board.n_images, len(dataset), board.miou())
+    seconds = time.perf_counter() - started_s
+    return board.report(0, labels=dataset.labels.names, seconds=seconds, protocol=protocol)
+
+
+def _iter_scored(
+    reading: Iterator[list[Example[Any]]], predict: Predict, board: Scoreboard, watch: Stopwatch
+) -> Iterator[None]:
+    """Score what is read; yields after each batch, when the board is whole."""
+    while True:
+        with watch.time("waiting for images"):
+            examples = next(reading, None)
+        if examples is None:
+            return
+        for example in examples:
+            watch.add_background(example.seconds)
+        predictions = predict(examples)
+        with watch.time("metrics"):
+            for of_image, example in zip(predictions, examples, strict=True):
+                board.update(of_image, example.mask)
+        yield
 
 
 def evaluate_phrases(
@@ -157,7 +204,3 @@ def iter_batches(items: Sequence[Item], batch_size: int) -> Iterator[Sequence[It
     """Consecutive slices of at most `batch_size`."""
     for start in range(0, len(items), batch_size):
         yield items[start : start + batch_size]
-
-
-def _no_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -13,10 +13,15 @@ class Stopwatch:
     Args:
         synchronise: called before each reading of the clock. A GPU works on while Python goes
             ahead: without `torch.cuda.synchronize` its time falls on whatever waits for it.
+
+    Attributes:
+        seconds: by stage.
+        background: by stage, what threads spent beside it.
     """
 
     def __init__(self, synchronise: Callable[[], None] | None = None) -> None:
         self.seconds: dict[str, float] = {}
+        self.background: dict[str, float] = {}
         self._synchronise = synchronise
         self._stages: list[str] = []
         self._since_s = 0.0
@@ -31,6 +36,11 @@ class Stopwatch:
         finally:
             self._switch()
             self._stages.pop()
+
+    def add_background(self, seconds: Mapping[str, float]) -> None:
+        """Count what threads spent meanwhile; summed over threads, so it may exceed the time."""
+        for stage, more_s in seconds.items():
+            self.background[stage] = self.background.get(stage, 0.0) + more_s
 
     def _switch(self) -> None:
         """Charge the time since the last reading to the stage that is on."""

@@ -16,6 +16,7 @@ from pacl.benchmarks.dataset import (
     IGNORED,
     Benchmark,
     MaskItem,
+    NotThere,
     Problem,
     missing_files,
     strange_ids,
@@ -36,6 +37,8 @@ class BenchmarkReport:
 
     name: str
     root: str
+    is_there: bool
+    """Whether the folder of the data set was found at all, whole or not."""
     n_found: int
     """Images whose mask is there too."""
     n_expected: tuple[int, ...]
@@ -94,11 +97,11 @@ def check_benchmark(
     except InputError as error:
         if name != "folder":
             raise
-        return _failed(name, root, (), _problem(error), fix=error.fix)
+        return _failed(name, root, (), error, fix=error.fix)
     try:
         items = benchmark.find_items(root)
     except PaclError as error:
-        return _failed(name, root, benchmark.n_images, _problem(error), fix=benchmark.download)
+        return _failed(name, root, benchmark.n_images, error, fix=benchmark.download)
     missing = missing_files(items, benchmark.download)
     whole = [i for i in items if i.image_path.is_file() and i.mask_path.is_file()]
     sample = _spread(whole, n_masks)
@@ -108,6 +111,7 @@ def check_benchmark(
     return BenchmarkReport(
         name=name,
         root=str(root),
+        is_there=True,
         n_found=len(whole),
         n_expected=benchmark.n_images,
         n_masks_read=len(sample),
@@ -217,17 +221,18 @@ def _problem(error: PaclError) -> Problem:
 
 
 def _failed(
-    name: str, root: Path, n_expected: tuple[int, ...], problem: Problem, *, fix: str
+    name: str, root: Path, n_expected: tuple[int, ...], error: PaclError, *, fix: str
 ) -> BenchmarkReport:
     return BenchmarkReport(
         name=name,
         root=str(root),
+        is_there=not isinstance(error, NotThere),
         n_found=0,
         n_expected=n_expected,
         n_masks_read=0,
         histogram={},
         strange_ids={},
-        problems=(problem,),
+        problems=(_problem(error),),
         warnings=(),
         download=fix,
     )

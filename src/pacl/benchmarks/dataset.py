@@ -21,6 +21,10 @@ IGNORE_LABEL = 255
 _MISSING_SHOWN = 3
 
 
+class NotThere(InputError):
+    """The data set's own folder was not found."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something that makes a score wrong or impossible, in the three parts of an error."""
@@ -142,13 +146,13 @@ def find_base(root: Path, places: Sequence[str], *, holds: str, title: str, down
     """The first of the places below root (or root itself) that holds a certain file or folder.
 
     Raises:
-        InputError: none does; says where it was looked for and what to download.
+        NotThere: none does; says where it was looked for and what to download.
     """
     bases = [*(root / place for place in places), root]
     for base in bases:
         if (base / holds).exists():
             return base
-    raise InputError(
+    raise NotThere(
         f"no {title} in {root}" if root.is_dir() else f"no folder {root}",
         why="looked for " + ", ".join(str(base / holds) for base in bases),
         fix=f"give the folder that holds it as --root, or {download}",

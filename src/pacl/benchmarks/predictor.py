@@ -12,10 +12,17 @@ from torch import Tensor
 
 from pacl.api import Model
 from pacl.benchmarks.task import Task, with_background_level
+from pacl.data.read_ahead import Example
 from pacl.labelling import label_pixels
 from pacl.pamr import refine_grid
 from pacl.segment_config import SegmentConfig
-from pacl.segmenter import build_background_rule, build_scorer, prepare_images, score_inputs
+from pacl.segmenter import (
+    build_background_rule,
+    build_scorer,
+    check_config,
+    prepare_images,
+    score_inputs,
+)
 from pacl.stopwatch import Stopwatch
 from pacl.vocabulary import encode_vocabulary
 
@@ -30,53 +37,69 @@ class Predictor:
     Args:
         model: any CLIP, with an embedder or as a training-free baseline.
         task: data set and protocol.
-        stopwatch: told the stages "preprocessing", "encoder", "scoring", "PAMR" and "labelling".
+        stopwatch: told the stages "words", "encoder", "scoring", "PAMR" and "labelling".
+
+    Raises:
+        InputError: the protocol does not fit the encoder's patches.
 
     Attributes:
+        task: as given.
         rows: the names of the results that each picture gives, "without PAMR" first.
+        fingerprint: tells the model from any other.
+        stopwatch: as given, or one of its own.
     """
 
     def __init__(self, model: Model, task: Task, *, stopwatch: Stopwatch | None = None) -> None:
+        check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
         self.task = task
         self.rows = (PLAIN,) if task.pamr is None else (PLAIN, WITH_PAMR)
-        self._watch = stopwatch or Stopwatch()
+        self.stopwatch = stopwatch or Stopwatch()
+        self.fingerprint = f"{model.fingerprint} {model.describe()}"
         self._encoder = model.pacl.encoder
         self._scale = task.config.logit_scale or model.pacl.logit_scale
-        vocabulary = encode_vocabulary(model.pacl, task.candidates.labels, task.templates)
+        with self.stopwatch.time("words"):
+            vocabulary = encode_vocabulary(model.pacl, task.candidates.labels, task.templates)
         self._class_of_name = vocabulary.class_of_name
         self._score_patches = build_scorer(
             model.pacl,
             vocabulary.text_embeds,
             patch_stride_px=task.config.patch_stride_px,
-            stopwatch=self._watch,
+            stopwatch=self.stopwatch,
         )
 
+    def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        """A picture as `predict` wants it: at its working size, normalised."""
+        [pixels] = prepare_images([image], encoder=self._encoder, config=self.task.config)
+        return pixels
+
     @torch.inference_mode()
-    def predict(self, images: Sequence[Image.Image], masks: Sequence[Mask]) -> list[list[Mask]]:
+    def predict(
+        self, examples: Sequence[Example[Tensor]], *, with_pamr: bool = True
+    ) -> list[list[Mask]]:
         """Class ids of pictures, encoded together.
 
         Args:
-            images: upright RGB.
-            masks: their truth, which only a protocol with restricted candidates looks at.
+            examples: pictures, prepared; their truth is looked at only where it restricts the
+                candidates.
+            with_pamr: False leaves out the row with PAMR.
 
         Returns: per picture one label map per row, at the picture's size; -1 is "none".
         """
         config = self.task.config
-        with self._watch.time("preprocessing"):
-            inputs = prepare_images(images, encoder=self._encoder, config=config)
-        with self._watch.time("scoring"):
+        with self.stopwatch.time("scoring"):
             all_scores = score_inputs(
-                inputs,
+                [example.prepared for example in examples],
                 self._score_patches,
                 patch_px=self._encoder.patch_size_px,
                 config=config,
             )
         results = []
-        for image, mask, pixels, scores in zip(images, masks, inputs, all_scores, strict=True):
-            size_px, present = (image.height, image.width), self._candidates(mask)
+        for example, scores in zip(examples, all_scores, strict=True):
+            size_px = (example.image.height, example.image.width)
+            present = self._candidates(example.mask)
             results.append([self._label(scores, size_px, present, config)])
-            if self.task.pamr is not None:
-                refined = self._refine(scores, pixels.to(scores.device))
+            if self.task.pamr is not None and with_pamr:
+                refined = self._refine(scores, example.prepared.to(scores.device))
                 level = with_background_level(config, self.task.pamr)
                 results[-1].append(self._label(refined, size_px, present, level))
         return results
@@ -91,7 +114,7 @@ class Predictor:
     ) -> Float[Tensor, "N H W"]:
         """Scores at the working size, averaged along like colours."""
         assert self.task.pamr is not None
-        with self._watch.time("PAMR"):
+        with self.stopwatch.time("PAMR"):
             return refine_grid(
                 scores,
                 pixels,
@@ -109,7 +132,7 @@ class Predictor:
         to_class_ids = self.task.candidates.to_class_ids
         if present == ():  # nothing in the truth has a word
             return to_class_ids(np.zeros(size_px, dtype=np.int32))
-        with self._watch.time("labelling"):
+        with self.stopwatch.time("labelling"):
             label_map, _ = label_pixels(
                 scores,
                 class_of_name=self._class_of_name.to(scores.device),

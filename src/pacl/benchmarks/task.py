@@ -96,6 +96,7 @@ def build_task(
     *,
     preset: Preset | None,
     config: SegmentConfig | None = None,
+    templates: tuple[str, ...] = PAPER7,
     use_pamr: bool = False,
 ) -> Task:
     """Put together a data set and a protocol.
@@ -103,9 +104,9 @@ def build_task(
     Args:
         name: the data set's.
         dataset: a standard benchmark, or any other images with masks.
-        preset: the protocol; None: config alone, with the paper's templates, each class by its
-            name.
+        preset: the protocol; None: config and templates, each class by its name.
         config: settings in place of a preset; of it only the batch size is taken beside one.
+        templates: prompts in place of a preset's.
         use_pamr: a second row with PAMR also where the preset has none.
     """
     config = config or SegmentConfig()
@@ -113,7 +114,7 @@ def build_task(
     pamr = Pamr() if use_pamr else None
     if preset is None:
         candidates = _by_name(dataset, benchmark)
-        return Task(name, dataset, candidates, config, PAPER7, pamr=pamr)
+        return Task(name, dataset, candidates, config, templates, pamr=pamr)
     if preset.pamr_iterations is not None:
         pamr = Pamr(preset.pamr_iterations, preset.pamr_dilations, preset.pamr_background_level)
     return Task(

@@ -73,7 +73,7 @@ COMMANDS: dict[str, _Command] = {
         run_evaluate,
         (
             "pacl evaluate storybook",
-            "pacl evaluate data/camvid --model openai/clip-vit-base-patch16",
+            "pacl evaluate voc20 ade150 --root data --model openai/clip-vit-base-patch16",
         ),
     ),
     "align": _Command(
@@ -84,7 +84,7 @@ COMMANDS: dict[str, _Command] = {
     "data check": _Command(
         CheckData,
         check_data,
-        ("pacl data check photos/captions.csv", "pacl data check data/camvid"),
+        ("pacl data check photos/captions.csv", "pacl data check voc20 --root data"),
     ),
     "doctor": _Command(Doctor, run_doctor, ("pacl doctor", "pacl doctor --json")),
     "models": _Command(ListModels, list_models, ("pacl models", "pacl models --runs experiments")),

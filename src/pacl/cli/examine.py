@@ -11,17 +11,24 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from pacl.cli.exit_codes import CANNOT_RUN, DONE, SOME_FAILED
+from pacl.cli.exit_codes import CANNOT_RUN, DONE, SOME_FAILED, WRONG_INPUT
 from pacl.cli.talk import progress, result, say, table
 from pacl.errors import InputError
 
 
 @dataclass(frozen=True)
 class CheckData:
-    """Say what training or evaluating would find in a folder or caption table."""
+    """Say what training or evaluating would find in a benchmark, folder or caption table."""
 
     path: Positional[Path]
-    """A CSV, TSV or JSONL file, or a folder with captions.csv, or with images/ and masks/."""
+    """A benchmark's name (voc20, ade150, ..., see pacl evaluate -h) with --root; or a CSV, TSV or
+    JSONL file; or a folder with captions.csv, or with images/ and masks/."""
+
+    root: Path | None = None
+    """Folder that the benchmark was unpacked in."""
+
+    all_masks: bool = False
+    """Read every mask of the benchmark, not 200 spread over it."""
 
     image_key: str | None = None
     """Column of the image paths; none: found by its name."""
@@ -54,7 +61,11 @@ class ListModels:
 
 def check_data(options: CheckData) -> int:
     """Check whatever is there: pairs, masks, or both; 1 where rows would be skipped."""
+    from pacl.benchmarks import NAMES
     from pacl.data.pairs import TABLE_NAMES
+
+    if str(options.path) in NAMES:
+        return _check_standard(str(options.path), options)
 
     path = options.path
     is_benchmark = (path / "masks").is_dir()
@@ -69,6 +80,30 @@ def check_data(options: CheckData) -> int:
     if is_benchmark:
         _check_benchmark(path, options.labels)
     return SOME_FAILED if n_skipped else DONE
+
+
+def _check_standard(name: str, options: CheckData) -> int:
+    """Print what there is of a standard benchmark; 2 where it must not be evaluated."""
+    from pacl.benchmarks.check import check_benchmark
+
+    if options.root is None:
+        raise InputError(f"{name} needs --root", fix=f"pacl data check {name} --root DIR")
+    n_masks = {"n_masks": None} if options.all_masks else {}
+    report = check_benchmark(name, options.root, **n_masks)
+    expected = " or ".join(f"{n:,}" for n in report.n_expected)
+    result(f"{name}: {report.n_found:,} images with masks, {expected} expected")
+    n_pixels = max(1, sum(report.histogram.values()))
+    rows = [[label, f"{n / n_pixels:.2%}"] for label, n in report.histogram.items()]
+    if rows:
+        result(table([f"class, in {report.n_masks_read:,} masks", "pixels"], rows))
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    for problem in report.problems:
+        say(f"error: {problem.error()}")
+    if not report.is_usable:
+        return WRONG_INPUT
+    say(f"next: pacl evaluate {name} --root {shlex.quote(str(options.root))}")
+    return DONE
 
 
 def _check_pairs(options: CheckData) -> int:

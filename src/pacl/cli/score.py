@@ -5,36 +5,65 @@ from __future__ import annotations
 import json as jsons
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+import tyro
 
-from pacl.cli.exit_codes import DONE
+from pacl.cli.evaluation import given_settings, open_all, open_jobs, run_job, write_results
+from pacl.cli.exit_codes import DONE, SOME_FAILED
 from pacl.cli.options import ModelOptions
-from pacl.cli.scored import describe_scored, open_benchmark, save_scores
-from pacl.cli.talk import duration, progress, result, say, table
+from pacl.cli.talk import duration, result, say, table
+from pacl.errors import InputError
 from pacl.segment_config import SegmentConfig
 
 if TYPE_CHECKING:
-    from pacl.evaluate import SegmentationReport
+    from pacl.api import Model
+
+_BENCHMARKS = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="BENCHMARK...", help_behavior_hint="(one or more)"),
+]
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Segment a benchmark's pictures with its class names and compare with its masks."""
+    """Segment benchmarks' pictures with their class names and compare with their masks."""
 
-    benchmark: Positional[str]
-    """A folder of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or
-    a known folder name such as camvid); or storybook: 300 drawn scenes that no training saw."""
+    benchmarks: _BENCHMARKS = ()
+    """voc20, voc21, context59, context60, coco-object, coco-stuff171, ade150, cityscapes; a folder
+    of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or a known
+    folder name such as camvid); or storybook: 300 drawn scenes that no training saw."""
+
+    all: bool = False
+    """Every benchmark found under --root."""
+
+    root: Path | None = None
+    """Folder that the benchmarks were unpacked in, in their official layouts."""
+
+    preset: Literal["sclip", "tcl", "naclip", "maskclip", "paper", "restricted"] | None = None
+    """Protocol by name; it decides all segmenting options but the batch size. restricted tells
+    the model which classes are in the image: not comparable with anything published. none: sclip
+    on the benchmarks, the segmenting options on folders and storybook."""
+
+    pamr: bool = False
+    """Add a row with PAMR, also where the preset has none."""
+
+    baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
+    """Score the frozen CLIP with these training-free patch tokens in place of an embedder."""
 
     labels: str | None = None
-    """Class names by mask id, in place of the folder's: "sky,road" or a .txt or .json file."""
+    """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
 
     output: Path = Path("runs/evaluate")
-    """Folder for the JSON file with the scores and the protocol."""
+    """Folder for scores (one JSON each), results.md, results.csv and pictures. The same command
+    goes on after an interrupt."""
+
+    profile: bool = False
+    """Say where the time goes."""
 
     json: bool = False
-    """Print the JSON in place of the table."""
+    """Print the JSON in place of the table; of several benchmarks, a list."""
 
     loading: ModelOptions = field(default_factory=ModelOptions)
 
@@ -42,34 +71,74 @@ class Evaluate:
 
 
 def run_evaluate(options: Evaluate) -> int:
-    """Score, print, and keep the numbers with their protocol."""
-    from pacl.evaluate import evaluate_folder
+    """Score, print, and keep the numbers with their protocol; 1 where a set was refused."""
+    _check(options)
+    jobs, refused = open_all(options) if options.all else (open_jobs(options), 0)
+    model = _load(options)
+    contents = []
+    for job in jobs:
+        content = run_job(job, model, options)
+        contents.append(content)
+        if not options.json:
+            result(_score_table(content))
+        _tell_seconds(content)
+        write_results(job, content, options.output, model)
+    if options.json:
+        result(jsons.dumps(contents[0] if len(contents) == 1 else contents, indent=1))
+    return SOME_FAILED if refused else DONE
 
-    config = options.segmenting
-    dataset = open_benchmark(options.benchmark, options.labels)
-    model = options.loading.load()
-    with progress("evaluate") as show:
-        report = evaluate_folder(
-            model,
-            dataset,
-            config=config,
-            on_progress=lambda done, total, miou: show(done, total, f"mIoU {miou:.3f}"),
+
+def _check(options: Evaluate) -> None:
+    """Refuse options that exclude each other."""
+    if options.all == bool(options.benchmarks):
+        raise InputError(
+            "--all and names of benchmarks exclude each other"
+            if options.all
+            else "no benchmark named",
+            fix="pacl evaluate voc20 --root DIR, or pacl evaluate --all --root DIR",
         )
-    content = describe_scored(options.benchmark, options.loading, model) | report.to_json()
-    result(jsons.dumps(content, indent=1) if options.json else _iou_table(report))
-    say(f"{report.n_images:,} images, {duration(report.seconds)}")
-    save_scores(content, options.output, model, dataset)
-    return DONE
+    given = given_settings(options.segmenting)
+    if options.preset is not None and given:
+        raise InputError(
+            f"the preset {options.preset} decides {', '.join(given)}",
+            fix="leave them out; or leave out --preset to use settings of your own",
+        )
+    if options.baseline is not None and options.loading.embedder is not None:
+        raise InputError("--baseline and --embedder exclude each other", fix="give one of them")
 
 
-def _iou_table(report: SegmentationReport) -> str:
+def _load(options: Evaluate) -> Model:
+    model = options.loading.load()
+    if options.baseline is None:
+        return model
+    from pacl.api import Model
+    from pacl.model import Pacl
+
+    encoder = model.pacl.encoder
+    baseline = Model(Pacl(encoder=encoder, embedder=None, token_kind=options.baseline))
+    say(f"scored: {baseline.describe()}")
+    return baseline
+
+
+def _score_table(content: dict[str, Any]) -> str:
+    reports = list(content["rows"].values())
+    header = ["class", "IoU", "with PAMR"][: 1 + len(reports)]
     rows = [
-        [label, "-" if iou != iou else f"{iou:.3f}"]
-        for label, iou in zip(report.labels, report.iou, strict=True)
+        [label, *(_figure(report["iou"][label]) for report in reports)] for label in content["iou"]
     ]
-    rows += [
-        ["mIoU", f"{report.miou:.3f}"],
-        ["pixel accuracy", f"{report.pixel_accuracy:.3f}"],
-        ["mean accuracy", f"{report.mean_accuracy:.3f}"],
-    ]
-    return table(["class", "IoU"], rows)
+    names = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
+    rows += [[words, *(_figure(report[key]) for report in reports)] for key, words in names.items()]
+    return table(header, rows)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _tell_seconds(content: dict[str, Any]) -> None:
+    say(f"{content['n_images']:,} images, {duration(content['seconds'])}")
+    if "profile" in content:
+        profile = content["profile"]
+        rows = [[stage, f"{seconds:.2f}"] for stage, seconds in profile["seconds"].items()]
+        say(table(["stage", "seconds"], rows))
+        say(f"everything but the encoder: {profile['share_besides_encoder']:.1%}")

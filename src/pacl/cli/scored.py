@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STORYBOOK_DIR = Path("runs/storybook")
 N_SCENES = 300
-_MEANINGLESS = (
+MEANINGLESS = (
     "these numbers mean nothing yet: the backbone is the small Storybook model, which has seen "
     "drawn scenes only, and these are other pictures\n"
     "  use a CLIP that has seen photographs: --model openai/clip-vit-base-patch16"
@@ -64,4 +64,4 @@ def save_scores(
     say(f"wrote {path}")
     is_drawn = (dataset.root / "storybook.json").is_file()
     if is_on_storybook(model) and not is_drawn:
-        say(f"note: {_MEANINGLESS}")
+        say(f"note: {MEANINGLESS}")

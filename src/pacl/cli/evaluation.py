@@ -1,0 +1,252 @@
+"""What pacl evaluate does for each data set: open and check it, score, keep the numbers."""
+
+from __future__ import annotations
+
+import json as jsons
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pacl.cli.options import is_on_storybook
+from pacl.cli.scored import MEANINGLESS, open_benchmark
+from pacl.cli.talk import progress, result, say
+from pacl.errors import InputError
+from pacl.segment_config import SegmentConfig
+
+if TYPE_CHECKING:
+    from pacl.api import Model
+    from pacl.benchmarks.check import BenchmarkReport
+    from pacl.benchmarks.presets import Preset
+    from pacl.benchmarks.task import Task
+    from pacl.cli.score import Evaluate
+    from pacl.data.masks import MaskDataset
+
+DEFAULT_PRESET = "sclip"
+METHODS = {
+    "clip": "CLIP",
+    "maskclip": "MaskCLIP",
+    "sclip": "SCLIP",
+    "clearclip": "ClearCLIP",
+    "naclip": "NACLIP",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A data set that is there and usable."""
+
+    name: str
+    dataset: MaskDataset
+    root: Path
+    report: BenchmarkReport | None
+    """What the check found; None for storybook, which was drawn just now."""
+
+
+def open_jobs(options: Evaluate) -> list[Job]:
+    """Open and check every data set named; nothing is scored before all are usable.
+
+    Raises:
+        InputError: one is not there, or was converted wrongly.
+    """
+    return [_open(name, options) for name in dict.fromkeys(options.benchmarks)]
+
+
+def open_all(options: Evaluate) -> tuple[list[Job], int]:
+    """Open every benchmark under the root; the others are named and skipped.
+
+    Returns: the usable ones, and how many are there but were refused.
+
+    Raises:
+        InputError: none is usable.
+    """
+    from pacl.benchmarks import NAMES
+    from pacl.benchmarks.check import check_benchmark
+
+    jobs, n_refused, missing = [], 0, []
+    root = _need_root(options, "--all")
+    for name in NAMES:
+        report = check_benchmark(name, root)
+        if not report.is_there:
+            missing.append(name)
+        elif not report.is_usable:
+            say(f"{name} is refused: {report.problems[0].error()}")
+            n_refused += 1
+        else:
+            jobs.append(_open(name, options, report=report))
+    if missing:
+        say(f"not under {root}, skipped: {', '.join(missing)}")
+    if not jobs:
+        raise InputError(
+            f"no benchmark under {root} can be evaluated",
+            why=f"looked for: {', '.join(NAMES)}",
+            fix=f"pacl data check {NAMES[0]} --root {root}",
+        )
+    return jobs, n_refused
+
+
+def _open(name: str, options: Evaluate, *, report: BenchmarkReport | None = None) -> Job:
+    from pacl.benchmarks import NAMES, load_benchmark
+    from pacl.benchmarks.check import check_benchmark
+    from pacl.data.folder import FolderDataset
+
+    if name == "storybook":
+        drawn = open_benchmark(name, options.labels)
+        return Job(name, drawn, drawn.root, None)
+    is_standard = name in NAMES
+    if is_standard and options.labels is not None:
+        raise InputError(
+            f"--labels: {name} has class names of its own",
+            fix="leave --labels out, or use a folder",
+        )
+    root = _need_root(options, name) if is_standard else Path(name)
+    if report is None:
+        kind = name if is_standard else "folder"
+        report = check_benchmark(kind, root, labels=options.labels)
+    report.require_usable()
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    if is_standard:
+        return Job(name, load_benchmark(name, root), root, report)
+    folder = FolderDataset(root, labels=options.labels)
+    return Job(root.resolve().name, folder, root, report)
+
+
+def _need_root(options: Evaluate, name: str) -> Path:
+    if options.root is None:
+        raise InputError(
+            f"{name} needs --root", why="the folder that the data sets were unpacked in",
+            fix=f"pacl evaluate {name} --root DIR"
+        )  # fmt: skip
+    return options.root
+
+
+def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
+    """Score one data set; what its JSON file holds."""
+    from pacl.benchmarks.predictor import Predictor
+    from pacl.benchmarks.samples import draw_samples
+    from pacl.benchmarks.task import build_task
+    from pacl.evaluate import evaluate_task
+    from pacl.stopwatch import Stopwatch
+
+    preset = _preset(job, options)
+    task = build_task(
+        job.name, job.dataset, preset=preset, config=options.segmenting, use_pamr=options.pamr
+    )
+    (say if options.json else result)(task.describe())
+    watch = Stopwatch(_synchronise(model) if options.profile else None)
+    predictor = Predictor(model, task, stopwatch=watch)
+    stem = file_stem(job, preset, options)
+    with progress(f"evaluate {job.name}") as show:
+        scored = evaluate_task(
+            predictor,
+            state_path=options.output / f".{stem}.unfinished.npz",
+            on_progress=lambda done, total, miou: show(done, total, f"mIoU {miou:.3f}"),
+        )
+    if scored.n_resumed:
+        say(f"went on after {scored.n_resumed:,} images of an interrupted run")
+    profile = _profile(watch) if options.profile else {}
+    pictures = draw_samples(predictor, scored.image_miou, options.output / "pictures", stem=stem)
+    rows = {name: report.to_json() for name, report in scored.rows.items()}
+    first = next(iter(rows.values()))
+    return {
+        **_describe(job, task, model, options),
+        **first,
+        "rows": {name: _scores(row) for name, row in rows.items()},
+        "pamr": None if task.pamr is None else vars(task.pamr),
+        "pictures": pictures,
+        **profile,
+        "file": f"{stem}.json",
+    }
+
+
+def write_results(job: Job, content: dict[str, Any], output: Path, model: Model) -> None:
+    """Keep the numbers, bring the tables up to date, and say where they mean nothing."""
+    from pacl.atomic import write_atomically
+    from pacl.benchmarks.tables import write_tables
+
+    path = output / content["file"]
+    kept = {name: value for name, value in content.items() if name != "file"}
+    write_atomically(path, (jsons.dumps(kept, indent=1) + "\n").encode())
+    tables = write_tables(output)
+    pictures = [each["file"] for each in content["pictures"].values()]
+    say(f"wrote {', '.join(map(str, [path, *tables]))}")
+    if pictures:
+        say(f"look at (ours left, truth right): {', '.join(dict.fromkeys(pictures))}")
+    is_drawn = (job.root / "storybook.json").is_file()
+    if is_on_storybook(model) and not is_drawn:
+        say(f"note: {MEANINGLESS}")
+
+
+def file_stem(job: Job, preset: Preset | None, options: Evaluate) -> str:
+    """Data set, protocol and model, as a file's name."""
+    loading = options.loading
+    protocol = "own" if preset is None else preset.name
+    words = (job.name, protocol, loading.model, loading.embedder or options.baseline or "")
+    return "_".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)
+
+
+def given_settings(config: SegmentConfig) -> list[str]:
+    """Flags of the segmenting options that were changed, but for the batch size."""
+    changed = asdict(replace(config, batch_size=SegmentConfig.batch_size))
+    names = [each.name for each in fields(config) if changed[each.name] != each.default]
+    return ["--" + name.replace("_", "-") for name in names]
+
+
+def _preset(job: Job, options: Evaluate) -> Preset | None:
+    from pacl.benchmarks import NAMES
+    from pacl.benchmarks.presets import build_preset
+
+    name = options.preset
+    if name is None and job.name in NAMES and not given_settings(options.segmenting):
+        name = DEFAULT_PRESET
+    return None if name is None else build_preset(name, job.name)
+
+
+def _describe(job: Job, task: Task, model: Model, options: Evaluate) -> dict[str, Any]:
+    import torch
+
+    pacl, report = model.pacl, job.report
+    warnings = [] if report is None else list(report.warnings)
+    return {
+        "benchmark": job.name,
+        "root": str(job.root),
+        "warnings": warnings,
+        "n_expected": [] if report is None else list(report.n_expected),
+        "preset": None if task.preset is None else task.preset.name,
+        "hash": task.protocol()["hash"],
+        "comparable": task.is_comparable and not warnings,
+        "method": "PACL" if pacl.has_embedder else METHODS[pacl.token_kind],
+        "has_embedder": pacl.has_embedder,
+        "model": options.loading.model,
+        "embedder": options.loading.embedder,
+        "description": model.describe(),
+        "fingerprint": model.fingerprint,
+        "pacl": metadata.version("pacl"),
+        "torch": torch.__version__,
+        "device": str(pacl.device),
+    }
+
+
+def _scores(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("iou", "miou", "pixel_accuracy", "mean_accuracy")}
+
+
+def _synchronise(model: Model) -> Any:
+    import torch
+
+    return torch.cuda.synchronize if model.pacl.device.type == "cuda" else None
+
+
+def _profile(watch: Any) -> dict[str, Any]:
+    """Seconds by stage. Waiting is left out of the share: it is the threads' time once more."""
+    seconds = {name: round(value, 3) for name, value in watch.seconds.items()}
+    background = {f"{name} (threads)": round(s, 3) for name, s in watch.background.items()}
+    others = [s for name, s in seconds.items() if name not in ("encoder", "words", _WAITING)]
+    besides = sum(others) + sum(background.values())
+    share = besides / (besides + seconds.get("encoder", 0.0))
+    return {"profile": {"seconds": seconds | background, "share_besides_encoder": share}}
+
+
+_WAITING = "waiting for images"

@@ -1,0 +1,173 @@
+"""pacl evaluate and pacl data check on the standard benchmarks, in process, with a tiny CLIP."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark_copies import copy_voc, save_mask
+from checkpoints import write_clip
+from pacl.benchmarks import presets
+from pacl.cli import main
+from pacl.data.images import open_mask
+
+LINE = ["evaluate", "voc20", "--root", "data", "--preset", "restricted", "--model"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("checkpoint") / "clip")
+
+
+@pytest.fixture(autouse=True)
+def _voc_in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy_voc(Path("data"))
+
+
+def masks() -> list[Path]:
+    return sorted(Path("data/VOCdevkit/VOC2012/SegmentationClass").iterdir())
+
+
+def test_a_benchmark_under_a_preset(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*LINE, str(clip), "--profile", "--output", "out"]) == 0
+    out, err = capsys.readouterr()
+    preset = presets.build_preset("restricted", "voc20")
+    assert out.startswith(f"restricted on voc20 ({preset.digest}): ")
+    assert "NOT COMPARABLE" in out
+    assert out.index("NOT COMPARABLE") < out.index("mIoU")
+    assert "3 images of Pascal VOC 2012 val, where 1449 are expected" in err
+    assert "everything but the encoder: " in err
+    [path] = Path("out").glob("*.json")
+    assert path.name.startswith("voc20_restricted_")
+    content = json.loads(path.read_text())
+    assert content["protocol"] == json.loads(json.dumps(preset.to_json()))
+    assert (content["hash"], content["comparable"]) == (preset.digest, False)
+    assert len(content["iou"]) == 20
+    assert list(content["rows"]) == ["without PAMR"]
+    assert content["rows"]["without PAMR"]["miou"] == content["miou"]
+    assert {"encoder", "labelling", "metrics", "reading (threads)"} <= set(
+        content["profile"]["seconds"]
+    )
+    assert 0 < content["profile"]["share_besides_encoder"] < 1
+    with Image.open(content["pictures"]["best"]["file"]) as picture:
+        assert picture.width > picture.height
+    assert not list(Path("out").glob(".*"))  # no state is left
+
+
+def test_ours_stand_beside_published_figures(clip: Path) -> None:
+    assert main([*LINE, str(clip), "--pamr", "--output", "out"]) == 0
+    header, _, *lines = [
+        line for line in Path("out/results.md").read_text().splitlines() if line.startswith("|")
+    ]
+    assert [cell.strip() for cell in header.split("|")][4:5] == ["voc20"]
+    assert "voc21" not in header  # not evaluated
+    ours = [line for line in lines if "measured, " in line]
+    assert len(ours) == 2
+    assert all("NOT COMPARABLE" in line for line in ours)
+    assert "without PAMR" in ours[0]
+    assert any("| SCLIP " in line and "81.54" in line and "README" in line for line in lines)
+    with Path("out/results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["benchmark"] for row in rows} == {"voc20"}
+    assert [row["is_ours"] for row in rows[:3]] == ["True", "True", "False"]
+    assert all(row["source"] and row["protocol"] for row in rows)
+
+    line = ["evaluate", "voc21", "--root", "data", "--preset", "paper", "--model", str(clip)]
+    assert main([*line, "--baseline", "naclip", "--output", "out"]) == 0
+    header = Path("out/results.md").read_text().split("\n|")[1]
+    assert header.index("voc20") > header.index("voc21") - 10  # both are there now
+    assert "**NACLIP**" in Path("out/results.md").read_text()
+
+
+def test_a_wrong_conversion_is_refused(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in masks():
+        mask = open_mask(path)
+        save_mask(path, np.where(mask == 0, 255, np.where(mask == 255, 255, mask - 1)))
+    assert main([*LINE, str(clip)]) == 2
+    out, err = capsys.readouterr()
+    assert "already reduced" in err
+    assert "fix: put back the original" in err
+    assert out == ""
+    assert not Path("runs").exists()
+    assert main(["evaluate", "--all", "--root", "data", "--model", str(clip)]) == 2
+    err = capsys.readouterr().err
+    assert "voc20 is refused: these VOC masks are already reduced" in err
+    assert "no benchmark under data can be evaluated" in err
+
+
+def test_all_names_what_it_skips(
+    clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(presets.PRESETS, "sclip", presets.PRESETS["restricted"])  # a quick one
+    assert main(["evaluate", "--all", "--root", "data", "--model", str(clip), "--json"]) == 0
+    out, err = capsys.readouterr()
+    contents = json.loads(out)
+    assert [content["benchmark"] for content in contents] == ["voc20", "voc21"]
+    skipped = "context59, context60, coco-object, coco-stuff171, ade150, cityscapes"
+    assert f"not under data, skipped: {skipped}" in err
+    assert len(list(Path("runs/evaluate").glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("evaluate", "error: no benchmark named"),
+        ("evaluate voc20 --all --root data", "--all and names of benchmarks exclude"),
+        ("evaluate voc20", "error: voc20 needs --root"),
+        ("evaluate --all", "error: --all needs --root"),
+        ("evaluate voc20 --root nowhere", "error: no folder nowhere"),
+        ("evaluate voc20 --root data --labels a", "voc20 has class names of its own"),
+        (
+            "evaluate voc20 --root data --preset tcl --window-px 32 --logit-scale 3",
+            "error: the preset tcl decides --window-px, --logit-scale",
+        ),
+        ("evaluate voc20 --root data --preset mmseg", "--preset"),
+        ("evaluate voc20 --root data --baseline clip --embedder x", "exclude each other"),
+        ("data check voc20", "error: voc20 needs --root"),
+    ],
+)
+def test_wrong_usage_is_one_clear_error(
+    line: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.count("error: ") == 1
+    assert not Path("runs").exists()
+
+
+def test_settings_of_ones_own_on_a_benchmark(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["evaluate", "voc21", "--root", "data", "--short-side-px", "32", "--batch-size", "2"]
+    assert main([*line, "--model", str(clip)]) == 0
+    assert capsys.readouterr().out.startswith("own settings on voc21 (")
+    [path] = Path("runs/evaluate").glob("*.json")
+    assert path.name.startswith("voc21_own_")
+    content = json.loads(path.read_text())
+    assert (content["preset"], content["comparable"]) == (None, False)
+    assert content["protocol"]["short_side_px"] == 32
+    assert "NOT COMPARABLE" in Path("runs/evaluate/results.md").read_text()
+
+
+def test_data_check_of_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "voc21", "--root", "data", "--all-masks"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("voc21: 3 images with masks, 1,449 expected\n")
+    assert any(line.startswith("tv monitor ") for line in out.splitlines())
+    assert "warning: 3 images" in err
+    assert "next: pacl evaluate voc21 --root data" in err
+    masks()[0].unlink()
+    assert main(["data", "check", "voc21", "--root", "data"]) == 2
+    err = capsys.readouterr().err
+    assert "error: 1 of 6 files are missing" in err
+    assert "fix: download" in err
+    assert main(["data", "check", "ade150", "--root", "data"]) == 2
+    assert "ADEChallengeData2016.zip" in capsys.readouterr().err
