@@ -15,7 +15,7 @@ from benchmark_copies import copy_voc
 from checkpoints import write_clip
 from pacl.api import Model, load
 from pacl.benchmarks import load_benchmark
-from pacl.benchmarks.predictor import PLAIN, WITH_PAMR, Predictor
+from pacl.benchmarks.predictor import PLAIN, WITH_PAMR, build_predictor
 from pacl.benchmarks.presets import build_preset
 from pacl.benchmarks.task import Pamr, Task, build_task, digest_data
 from pacl.data.folder import FolderDataset
@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_segmenter(model: Model, folder: FolderDataset) 
     assert report.n_images == 5
     assert report.protocol["short_side_px"] == 32
     task = build_task("street", folder, preset=None, config=CONFIG)
-    scored = evaluate_task(Predictor(model, task))
+    scored = evaluate_task(build_predictor(model, task))
     assert scored.rows[PLAIN].iou == report.iou
     own = [np.nanmean(references.iou([p], [t], 3, [255]))
            for p, t in zip(predictions, targets, strict=True)]  # fmt: skip
@@ -69,15 +69,17 @@ def test_scores_are_those_of_the_segmenter(model: Model, folder: FolderDataset) 
 
 
 def test_two_rows_with_pamr(model: Model, folder: FolderDataset) -> None:
-    plain = evaluate_task(Predictor(model, build_task("a", folder, preset=None, config=CONFIG)))
+    plain = evaluate_task(
+        build_predictor(model, build_task("a", folder, preset=None, config=CONFIG))
+    )
     task = build_task("a", folder, preset=None, config=CONFIG, use_pamr=True)
-    both = evaluate_task(Predictor(model, task))
+    both = evaluate_task(build_predictor(model, task))
     assert list(plain.rows) == [PLAIN]
     assert list(both.rows) == [PLAIN, WITH_PAMR]
     assert both.rows[PLAIN].iou == plain.rows[PLAIN].iou
     assert both.rows[WITH_PAMR].iou != plain.rows[PLAIN].iou
     idle = replace(task, pamr=Pamr(iterations=0))
-    unrefined = evaluate_task(Predictor(model, idle)).rows
+    unrefined = evaluate_task(build_predictor(model, idle)).rows
     # Upsampled twice in place of once, so only nearly the same.
     assert unrefined[WITH_PAMR].miou == pytest.approx(unrefined[PLAIN].miou, abs=0.02)
 
@@ -93,7 +95,7 @@ def test_presets_bring_their_own_pamr(folder: FolderDataset) -> None:
 
 
 def predict_voc(model: Model, root: Path, task: Task) -> list[np.ndarray]:
-    predictor = Predictor(model, task)
+    predictor = build_predictor(model, task)
     batches = iter_read(task.dataset, [task.dataset.items], predictor.prepare)
     return [maps[0] for maps in predictor.predict(next(batches))]
 
@@ -135,7 +137,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     model: Model, folder: FolderDataset, tmp_path: Path
 ) -> None:
     task = build_task("street", folder, preset=None, config=CONFIG, use_pamr=True)
-    whole = evaluate_task(Predictor(model, task))
+    whole = evaluate_task(build_predictor(model, task))
     state_path = tmp_path / "state.npz"
 
     def stop(n_done: int, n_images: int, miou: float) -> None:
@@ -144,15 +146,17 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 
     with pytest.raises(Interrupt):
         evaluate_task(
-            Predictor(model, task), state_path=state_path, save_every_s=0, on_progress=stop
+            build_predictor(model, task), state_path=state_path, save_every_s=0, on_progress=stop
         )
     assert state_path.is_file()
     other = replace(task, config=replace(CONFIG, short_side_px=40))
     seen = []
-    fresh = evaluate_task(Predictor(model, other), on_progress=lambda *each: seen.append(each))
+    fresh = evaluate_task(
+        build_predictor(model, other), on_progress=lambda *each: seen.append(each)
+    )
     assert fresh.n_resumed == 0
     rest = evaluate_task(
-        Predictor(model, task),
+        build_predictor(model, task),
         state_path=state_path,
         on_progress=lambda n_done, *_: seen.append(n_done),
     )
@@ -181,4 +185,4 @@ def test_what_a_state_belongs_to(model: Model, folder: FolderDataset) -> None:
 def test_a_stride_that_does_not_fit_is_refused(model: Model, folder: FolderDataset) -> None:
     config = SegmentConfig(patch_stride_px=3)
     with pytest.raises(InputError, match="does not divide"):
-        Predictor(model, build_task("a", folder, preset=None, config=config))
+        build_predictor(model, build_task("a", folder, preset=None, config=config))

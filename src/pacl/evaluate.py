@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pacl.api import Model
-from pacl.benchmarks.predictor import Predictor
+from pacl.benchmarks.predictor import Predictor, build_predictor
 from pacl.benchmarks.task import build_task
 from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
@@ -118,7 +118,7 @@ def evaluate_folder(
         InputError: As for `evaluate_task`.
     """
     task = build_task("folder", dataset, preset=None, config=config, templates=model.templates)
-    [report] = evaluate_task(Predictor(model, task), on_progress=on_progress).rows.values()
+    [report] = evaluate_task(build_predictor(model, task), on_progress=on_progress).rows.values()
     return report
 
 

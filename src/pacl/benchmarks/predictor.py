@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from pacl.labelling import label_pixels
 from pacl.pamr import refine_grid
 from pacl.segment_config import SegmentConfig
 from pacl.segmenter import (
+    ImageReader,
     build_background_rule,
     build_scorer,
     check_config,
@@ -25,19 +26,53 @@ from pacl.segmenter import (
 )
 from pacl.stopwatch import Stopwatch
 from pacl.vocabulary import encode_vocabulary
+from pacl.windows import PatchScorer
 
 PLAIN, WITH_PAMR = "without PAMR", "with PAMR"
 
 Mask = Int64[np.ndarray, "H W"]
 
 
-class Predictor:
-    """A model under a task's protocol; the words are encoded once.
+def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = None) -> Predictor:
+    """A model under a task's protocol; the words are encoded now, once.
 
     Args:
         model: any CLIP, with an embedder or as a training-free baseline.
         task: data set and protocol.
-        stopwatch: told the stages "words", "encoder", "scoring", "PAMR" and "labelling".
+        stopwatch: told the stage "words" too.
+
+    Raises:
+        InputError: the protocol does not fit the encoder's patches.
+    """
+    watch = stopwatch or Stopwatch()
+    stride_px = task.config.patch_stride_px
+    check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
+    with watch.time("words"):
+        vocabulary = encode_vocabulary(model.pacl, task.candidates.labels, task.templates)
+    return Predictor(
+        task,
+        encoder=model.pacl.encoder,
+        score_patches=build_scorer(
+            model.pacl, vocabulary.text_embeds, patch_stride_px=stride_px, stopwatch=watch
+        ),
+        class_of_name=vocabulary.class_of_name,
+        logit_scale=model.pacl.logit_scale,
+        fingerprint=f"{model.fingerprint} {model.describe()}",
+        stopwatch=watch,
+    )
+
+
+class Predictor:
+    """Anything that scores patches, under a task's protocol.
+
+    Args:
+        task: data set and protocol.
+        encoder: resizes and normalises pictures.
+        score_patches: gives a score per name and patch.
+        class_of_name: which label of the task's candidates each name stands for, from 0.
+        logit_scale: of the softmax over names, unless the task has one.
+        fingerprint: tells what scores from anything else.
+        stopwatch: told the stages "encoder", "scoring", "PAMR" and "labelling".
 
     Raises:
         InputError: the protocol does not fit the encoder's patches.
@@ -45,27 +80,30 @@ class Predictor:
     Attributes:
         task: as given.
         rows: the names of the results that each picture gives, "without PAMR" first.
-        fingerprint: tells the model from any other.
+        fingerprint: as given.
         stopwatch: as given, or one of its own.
     """
 
-    def __init__(self, model: Model, task: Task, *, stopwatch: Stopwatch | None = None) -> None:
-        check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
+    def __init__(
+        self,
+        task: Task,
+        *,
+        encoder: ImageReader,
+        score_patches: PatchScorer,
+        class_of_name: Int[Tensor, " N"],
+        logit_scale: float,
+        fingerprint: str = "",
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        check_config(task.config, patch_px=encoder.patch_size_px)
         self.task = task
         self.rows = (PLAIN,) if task.pamr is None else (PLAIN, WITH_PAMR)
+        self.fingerprint = fingerprint
         self.stopwatch = stopwatch or Stopwatch()
-        self.fingerprint = f"{model.fingerprint} {model.describe()}"
-        self._encoder = model.pacl.encoder
-        self._scale = task.config.logit_scale or model.pacl.logit_scale
-        with self.stopwatch.time("words"):
-            vocabulary = encode_vocabulary(model.pacl, task.candidates.labels, task.templates)
-        self._class_of_name = vocabulary.class_of_name
-        self._score_patches = build_scorer(
-            model.pacl,
-            vocabulary.text_embeds,
-            patch_stride_px=task.config.patch_stride_px,
-            stopwatch=self.stopwatch,
-        )
+        self._encoder = encoder
+        self._score_patches = score_patches
+        self._class_of_name = class_of_name
+        self._scale = task.config.logit_scale or logit_scale
 
     def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """A picture as `predict` wants it: at its working size, normalised."""

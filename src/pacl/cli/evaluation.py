@@ -124,7 +124,7 @@ def _need_root(options: Evaluate, name: str) -> Path:
 
 def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
     """Score one data set; what its JSON file holds."""
-    from pacl.benchmarks.predictor import Predictor
+    from pacl.benchmarks.predictor import build_predictor
     from pacl.benchmarks.samples import draw_samples
     from pacl.benchmarks.task import build_task
     from pacl.evaluate import evaluate_task
@@ -136,7 +136,7 @@ def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
     )
     (say if options.json else result)(task.describe())
     watch = Stopwatch(_synchronise(model) if options.profile else None)
-    predictor = Predictor(model, task, stopwatch=watch)
+    predictor = build_predictor(model, task, stopwatch=watch)
     stem = file_stem(job, preset, options)
     with progress(f"evaluate {job.name}") as show:
         scored = evaluate_task(
