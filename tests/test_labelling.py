@@ -179,3 +179,12 @@ def test_background_rules() -> None:
     certainty = Certainty(torch.tensor([0.7, 0.4]), torch.tensor([0.8, 1.09]))
     assert below_probability(certainty, 0.5).tolist() == [False, True]
     assert above_entropy(certainty, 1.0).tolist() == [False, True]
+
+
+def test_autocast_changes_nothing() -> None:
+    scores = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0))
+    arguments = {"class_of_name": torch.arange(5), "size_px": (20, 17), "logit_scale": 20.0}
+    expected = label_pixels(scores, **arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = label_pixels(scores, **arguments)
+    assert all(map(torch.equal, found, expected))

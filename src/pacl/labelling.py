@@ -86,23 +86,24 @@ def label_pixels(
     labels = torch.empty(len(blocks), blocks.n_pixels, dtype=torch.int32, device=scores.device)
     confidence = torch.full_like(labels, torch.nan, dtype=torch.float32)
     label_of_name = (class_of_name + 1).to(torch.int32)
-    for chosen, names in iter_candidates(blocks, chunk=_chunk(scores)):
-        corners, weights = blocks.corners(chosen), blocks.weights(chosen)
-        best, best_name = upsampled_best(corners, weights, names)
-        found = label_of_name[best_name]
-        if wants_confidence or is_background is not None:
-            certainty = upsampled_certainty(
-                corners,
-                weights,
-                best,
-                logit_scale=logit_scale,
-                names_at_once=max(names.shape[1], MIN_NAMES),
-                wants_entropy=is_background is not None,
-            )
-            confidence[chosen] = certainty.probability
-            if is_background is not None:
-                found = found.masked_fill(is_background(certainty), 0)
-        labels[chosen] = found
+    with torch.autocast(scores.device.type, enabled=False):  # products of scores stay exact
+        for chosen, names in iter_candidates(blocks, chunk=_chunk(scores)):
+            corners, weights = blocks.corners(chosen), blocks.weights(chosen)
+            best, best_name = upsampled_best(corners, weights, names)
+            found = label_of_name[best_name]
+            if wants_confidence or is_background is not None:
+                certainty = upsampled_certainty(
+                    corners,
+                    weights,
+                    best,
+                    logit_scale=logit_scale,
+                    names_at_once=max(names.shape[1], MIN_NAMES),
+                    wants_entropy=is_background is not None,
+                )
+                confidence[chosen] = certainty.probability
+                if is_background is not None:
+                    found = found.masked_fill(is_background(certainty), 0)
+            labels[chosen] = found
     return blocks.assemble(labels), blocks.assemble(confidence)
 
 
