@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import pacl
+from benchmark_copies import copy_voc
 from checkpoints import write_clip
 from pacl import quickstart, train
 from pacl.cli import COMMANDS, main
@@ -534,16 +535,36 @@ def test_evaluate_says_when_the_numbers_mean_nothing(
     assert "mean nothing" not in capsys.readouterr().err
 
 
-def test_align_prints_four_measures(
+def test_align_prints_measures_with_intervals_and_a_plot(
     benchmark: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["align", str(benchmark), "--model", str(clip), "--n-pairs", "50"]
-    assert main(line) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
-    assert main([*line, "--json"]) == 0
+    assert main([*line, "--n-resamples", "20"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 5
+    assert out[0].split()[-3:] == ["embedded", "95%", "interval"]
+    plot = next(Path("runs/align").glob("*.png"))
+    with Image.open(plot) as picture:
+        assert picture.width == picture.height
+    assert main([*line, "--json", "--n-resamples", "0"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert 0 <= content["patch_accuracy_all"] <= content["patch_accuracy_present"] <= 1
-    assert content == json.loads(next(Path("runs/align").iterdir()).read_text())
+    embedded = content["embedded"]
+    low, high = (embedded[f"patch_accuracy_{of}"]["value"] for of in ("all", "present"))
+    assert 0 <= low <= high <= 1
+    assert content == json.loads(next(Path("runs/align").glob("*.json")).read_text())
+
+
+def test_align_on_a_benchmark(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy_voc(Path("data"))
+    line = ["align", "voc20", "--root", "data", "--model", str(clip), "--n-pairs", "50"]
+    assert main([*line, "--n-resamples", "5"]) == 0
+    assert "3 images of Pascal VOC 2012 val, where 1449" in capsys.readouterr().err
+    assert [path.suffix for path in sorted(Path("runs/align").glob("voc20_*"))] == [".json", ".png"]
+    assert main(line[:2]) == 2
+    assert "pacl align voc20 --root DIR" in capsys.readouterr().err
+    assert main([*line, "--labels", "a,b"]) == 2
+    assert main([*line[:-1], "0"]) == 2
+    assert main([*line, "--n-resamples", "-1"]) == 2
 
 
 @pytest.mark.parametrize("command", ["evaluate", "align"])

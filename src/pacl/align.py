@@ -6,45 +6,98 @@ patch tokens tells that they show the same class.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pacl.api import Model
-from pacl.coherence import semantic_coherence
+from pacl.bootstrap import draw_images, percentile_interval, resample_auroc, resample_share
+from pacl.coherence import compare_pairs, roc_curve
 from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
 from pacl.encoders import FrozenClip
 from pacl.metrics import NO_CLASS, PatchAccuracy, patch_labels
-from pacl.segmenter import SegmentConfig, best_of_names, working_size_px
+from pacl.segment_config import SegmentConfig
+from pacl.segmenter import best_of_names, working_size_px
+from pacl.vocabulary import Vocabulary
 from pacl.windows import PatchScorer
 
 MAX_ROC_POINTS = 200
+CONFIDENCE = 0.95
+_N_DRAWN_PER_IMAGE = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A rate in [0, 1] and how far it would move on other images of the same kind."""
+
+    value: float
+    low: float
+    """Lower end of the interval; nan where nothing was resampled."""
+    high: float
+
+
+@dataclass(frozen=True)
+class TokenAlignment:
+    """Alignment of one kind of patch tokens on one data set."""
+
+    patch_accuracy_all: Estimate
+    """Share of patches whose best class is their label, every class a candidate."""
+    patch_accuracy_present: Estimate
+    """The same with only the classes of the same image as candidates: easier."""
+    coherence_auroc: Estimate
+    """Area under the ROC curve of "same class?" by the cosine of two patches."""
+    roc: dict[str, list[float]]
+    """The curve: "fpr" and "tpr", thinned to at most 200 points."""
 
 
 @dataclass(frozen=True)
 class AlignmentReport:
-    """Alignment of one model's patches on one data set; every rate in [0, 1]."""
+    """Alignment of one model's patches on one data set, before and after its embedder."""
 
-    patch_accuracy_all: float
-    """Share of patches whose best class is their label, every class a candidate."""
-    patch_accuracy_present: float
-    """The same with only the classes of the same image as candidates: easier."""
-    coherence_auroc: float
-    """Area under the ROC curve of "same class?" by the cosine of two frozen patch tokens."""
-    coherence_auroc_embedded: float
-    """The same for the patch embeddings in the joint space."""
+    frozen: TokenAlignment
+    """The frozen tokens; their classes by CLIP's own projection of them, without training."""
+    embedded: TokenAlignment
+    """The patch embeddings in the joint space: of PACL's embedder, where there is one."""
     n_patches: int
+    """Labelled patches, all of which the accuracies count."""
     n_images: int
-    roc: dict[str, list[float]]
-    """The curve of the frozen tokens: "fpr" and "tpr", thinned to at most 200 points."""
+    n_resamples: int
+    confidence: float
+    """Of the intervals; what is resampled are whole images (see pacl.bootstrap)."""
+
+    @property
+    def coherence_auroc(self) -> float:
+        """Semantic coherence of the frozen tokens, as the paper has it."""
+        return self.frozen.coherence_auroc.value
+
+    @property
+    def coherence_auroc_embedded(self) -> float:
+        """The same of the patch embeddings in the joint space."""
+        return self.embedded.coherence_auroc.value
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """The fields as JSON values; nan becomes null."""
+        return _without_nan(asdict(self))
+
+
+@dataclass(frozen=True)
+class _ImagePatches:
+    """What is kept of one image."""
+
+    counts: dict[str, tuple[int, int]]
+    """Patches right among all classes and among those present, for "frozen" and "embedded"."""
+    n_patches: int
+    tokens: Float[Tensor, "n E"]
+    embeds: Float[Tensor, "n D"]
+    labels: Int[Tensor, " n"]
+    """Of some of its labelled patches, for the coherence."""
 
 
 def measure_alignment(
@@ -52,42 +105,128 @@ def measure_alignment(
     dataset: MaskDataset,
     *,
     n_pairs: int = 200_000,
+    n_resamples: int = 0,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AlignmentReport:
-    """Patch accuracy and semantic coherence on the images and masks of a folder.
+    """Patch accuracy and semantic coherence on images and masks, in one pass over the images.
 
     Args:
         model: Any CLIP, with an embedder or as a training-free baseline.
         dataset: Images, masks, class names, ids to ignore.
-        n_pairs: Pairs of patch tokens that are compared, from any images.
-        seed: Of the drawn patches and pairs.
+        n_pairs: Pairs of patches that are compared, from any images.
+        n_resamples: Of the images, for the intervals (1,000 is usual); 0: no intervals.
+        seed: Of the drawn patches, pairs and resamples.
         on_progress: Called with the images done and the images in all.
 
     Raises:
         InputError: An image or a mask cannot be read.
     """
     vocabulary = model.vocabulary(dataset.labels)
-    accuracy = measure_patch_accuracy(
-        model.scorer(vocabulary),
-        dataset,
-        encoder=model.pacl.encoder,
-        class_of_name=vocabulary.class_of_name,
-        on_progress=on_progress,
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for item in dataset:
+        images.append(_measure_image(model, dataset, item, vocabulary, generator))
+        if on_progress is not None:
+            on_progress(len(images), len(dataset))
+    resamples = draw_images(len(images), n_resamples, seed=seed)
+    kinds = {
+        "frozen": [image.tokens for image in images],
+        "embedded": [image.embeds for image in images],
+    }
+    frozen, embedded = (
+        _summarise(kind, tokens, images, resamples, n_pairs=n_pairs, seed=seed)
+        for kind, tokens in kinds.items()
     )
-    tokens, embeds, labels = draw_patches(model, dataset, seed=seed)
-    frozen = semantic_coherence(tokens, labels, n_pairs=n_pairs, seed=seed)
-    embedded = semantic_coherence(embeds, labels, n_pairs=n_pairs, seed=seed)
-    thin = torch.linspace(0, len(frozen.fpr) - 1, MAX_ROC_POINTS).round().long().unique()
     return AlignmentReport(
-        patch_accuracy_all=accuracy.over_all(),
-        patch_accuracy_present=accuracy.over_present(),
-        coherence_auroc=frozen.auroc,
-        coherence_auroc_embedded=embedded.auroc,
-        n_patches=accuracy.n_patches,
-        n_images=len(dataset),
-        roc={"fpr": frozen.fpr[thin].tolist(), "tpr": frozen.tpr[thin].tolist()},
+        frozen=frozen,
+        embedded=embedded,
+        n_patches=sum(image.n_patches for image in images),
+        n_images=len(images),
+        n_resamples=n_resamples,
+        confidence=CONFIDENCE,
     )
+
+
+@torch.inference_mode()
+def _measure_image(
+    model: Model,
+    dataset: MaskDataset,
+    item: MaskItem,
+    vocabulary: Vocabulary,
+    generator: torch.Generator,
+) -> _ImagePatches:
+    """Encode an image once and read everything off its patches."""
+    pacl = model.pacl
+    pixels = _read_image(pacl.encoder, item)[None].to(pacl.device)
+    tokens, grid = pacl.encoder.encode_patches(pixels, kind=pacl.token_kind, layer=pacl.token_layer)
+    labels = _labels_of_patches(dataset, item, grid).flatten()
+    embeds = pacl.embed_tokens(tokens)
+    joint = {"frozen": pacl.encoder.project_patches(tokens), "embedded": embeds}
+    accuracies = {kind: _count_right(each[0], labels, vocabulary) for kind, each in joint.items()}
+    rows = (labels != NO_CLASS).nonzero().flatten()
+    n_patches = len(rows)
+    rows = rows[torch.randperm(n_patches, generator=generator)[:_N_DRAWN_PER_IMAGE]]
+    return _ImagePatches(
+        counts=accuracies,
+        n_patches=n_patches,
+        tokens=tokens[0, rows.to(tokens.device)].cpu(),
+        embeds=embeds[0, rows.to(embeds.device)].cpu(),
+        labels=labels[rows],
+    )
+
+
+def _count_right(embeds: Tensor, labels: Tensor, vocabulary: Vocabulary) -> tuple[int, int]:
+    """Patches (T, D) whose best class is their label: of all classes, of those present."""
+    text_embeds = vocabulary.text_embeds.to(embeds.dtype)
+    cosines = text_embeds @ functional.normalize(embeds, dim=-1).T
+    of_classes = best_of_names(
+        cosines[:, :, None], vocabulary.class_of_name, len(vocabulary.labels)
+    )
+    accuracy = PatchAccuracy()
+    accuracy.update(of_classes.flatten(1), labels)
+    return accuracy.n_right_all, accuracy.n_right_present
+
+
+def _summarise(
+    kind: str,
+    tokens: Sequence[Tensor],
+    images: Sequence[_ImagePatches],
+    resamples: Tensor,
+    *,
+    n_pairs: int,
+    seed: int,
+) -> TokenAlignment:
+    """The scores of one kind of tokens with their intervals."""
+    n_patches = torch.tensor([image.n_patches for image in images])
+    n_all, n_present = torch.tensor([image.counts[kind] for image in images]).T
+    image_of_token = torch.cat([torch.full((len(each),), k) for k, each in enumerate(tokens)])
+    labels = torch.cat([image.labels for image in images])
+    pairs = compare_pairs(torch.cat(list(tokens)), labels, n_pairs=n_pairs, seed=seed)
+    fpr, tpr, auroc = roc_curve(pairs.cosines, pairs.is_same)
+    areas = resample_auroc(
+        pairs.cosines,
+        pairs.is_same,
+        first_image=image_of_token[pairs.first],
+        second_image=image_of_token[pairs.second],
+        counts=resamples,
+    )
+    thin = torch.linspace(0, len(fpr) - 1, MAX_ROC_POINTS).round().long().unique()
+    return TokenAlignment(
+        patch_accuracy_all=_estimate_share(n_all, n_patches, resamples),
+        patch_accuracy_present=_estimate_share(n_present, n_patches, resamples),
+        coherence_auroc=_estimate(auroc, areas),
+        roc={"fpr": fpr[thin].tolist(), "tpr": tpr[thin].tolist()},
+    )
+
+
+def _estimate_share(n_right: Tensor, n_all: Tensor, resamples: Tensor) -> Estimate:
+    value = (n_right.sum().double() / n_all.sum()).item()
+    return _estimate(value, resample_share(n_right, n_all, resamples))
+
+
+def _estimate(value: float, resampled: Tensor) -> Estimate:
+    return Estimate(value, *percentile_interval(resampled, confidence=CONFIDENCE))
 
 
 @torch.inference_mode()
@@ -119,32 +258,6 @@ def measure_patch_accuracy(
     return accuracy
 
 
-@torch.inference_mode()
-def draw_patches(
-    model: Model, dataset: MaskDataset, *, seed: int, n_per_image: int = 64
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Random labelled patches of every image.
-
-    Returns:
-        frozen tokens (N, E), their embeddings (N, D) and class ids (N,).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    pacl, tokens, embeds, labels = model.pacl, [], [], []
-    for item in dataset:
-        images = _read_image(pacl.encoder, item)[None].to(pacl.device)
-        all_tokens, grid = pacl.encoder.encode_patches(
-            images, kind=pacl.token_kind, layer=pacl.token_layer
-        )
-        of_patches = _labels_of_patches(dataset, item, grid).flatten()
-        rows = (of_patches != NO_CLASS).nonzero().flatten()
-        rows = rows[torch.randperm(len(rows), generator=generator)[:n_per_image]]
-        chosen = all_tokens[:, rows]
-        tokens.append(chosen[0].cpu())
-        embeds.append(pacl.embed_tokens(chosen)[0].cpu())
-        labels.append(of_patches[rows])
-    return torch.cat(tokens), torch.cat(embeds), torch.cat(labels)
-
-
 def _read_image(encoder: FrozenClip, item: MaskItem) -> Tensor:
     """The whole picture, resized to whole patches, normalised (3, H, W)."""
     image = open_image(item.image_path)
@@ -157,3 +270,11 @@ def _labels_of_patches(dataset: MaskDataset, item: MaskItem, grid: tuple[int, in
     return patch_labels(
         mask, grid, n_classes=len(dataset.labels), ignore_label=dataset.ignore_label
     )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -13,6 +13,7 @@ from pacl.cli.talk import progress, say
 
 if TYPE_CHECKING:
     from pacl.api import Model
+    from pacl.benchmarks.dataset import BenchmarkDataset
     from pacl.data.folder import FolderDataset
 
 STORYBOOK_DIR = Path("runs/storybook")
@@ -52,16 +53,20 @@ def describe_scored(benchmark: str, loading: ModelOptions, model: Model) -> dict
 
 
 def save_scores(
-    content: dict[str, Any], output: Path, model: Model, dataset: FolderDataset
-) -> None:
-    """Keep the numbers, and say so where they mean nothing."""
-    from pacl.results.files import write_atomically
+    content: dict[str, Any], output: Path, model: Model, dataset: FolderDataset | BenchmarkDataset
+) -> Path:
+    """Keep the numbers, and say so where they mean nothing; gives the file."""
+    from pacl.atomic import write_atomically
+    from pacl.benchmarks import NAMES
 
-    words = (dataset.root.resolve().name, content["model"], content["embedder"] or "")
-    name = "_".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)
-    path = output / f"{name}.json"
+    benchmark = content["benchmark"]
+    name = benchmark if benchmark in NAMES else dataset.root.resolve().name
+    words = (name, content["model"], content["embedder"] or "")
+    stem = "_".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)
+    path = output / f"{stem}.json"
     write_atomically(path, (jsons.dumps(content, indent=1) + "\n").encode())
     say(f"wrote {path}")
     is_drawn = (dataset.root / "storybook.json").is_file()
     if is_on_storybook(model) and not is_drawn:
         say(f"note: {MEANINGLESS}")
+    return path

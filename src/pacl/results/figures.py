@@ -65,6 +65,34 @@ def draw_curves(metrics_paths: Mapping[str, Path], path: Path) -> None:
     figure.savefig(path, dpi=110, facecolor="white")
 
 
+def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
+    """ROC curves in one square, with the line of chance.
+
+    Args:
+        curves: Name of each and its rates: false positive, true positive, from 0 to 1.
+        path: The picture to write.
+
+    Raises:
+        EnvironmentProblem: matplotlib is not installed.
+    """
+    figure = _new_figure(4.4, 4.4)
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance")
+    for name, (fpr, tpr) in curves.items():
+        axis.plot(fpr, tpr, label=name)
+    axis.set(
+        xlim=(0, 1),
+        ylim=(0, 1.005),
+        aspect="equal",
+        xlabel="pairs of two classes taken for one",
+        ylabel="pairs of one class recognised",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
 def _new_figure(width_in: float, height_in: float) -> Figure:
     try:
         from matplotlib.figure import Figure
