@@ -170,6 +170,7 @@ class Model:
         *,
         score: str | None = None,
         logit_scale: float | None = None,
+        patch_stride_px: int | None = None,
     ) -> Classification:
         """Say how likely each label is for one picture.
 
@@ -178,16 +179,26 @@ class Model:
             labels: as for segment.
             score: "pacl", "clip" or "fusion"; None: "pacl" with a trained embedder, else "clip".
             logit_scale: factor of the cosines in the softmax; None: the model's own.
+            patch_stride_px: distance between the patches that PACL compares, as in segment's
+                config: smaller is slower and finer. None: the patch size.
 
         Raises:
-            InputError: an unreadable picture, empty or repeated labels, an unknown score.
+            InputError: an unreadable picture, empty or repeated labels, an unknown score, a stride
+                that does not divide the patch size.
         """
         if score is None:
             score = "pacl" if self.pacl.has_embedder else "clip"
+        stride = SegmentConfig(patch_stride_px=patch_stride_px)
+        check_config(stride, patch_px=self.pacl.encoder.patch_size_px)
         vocabulary = self.vocabulary(labels)
         images = self.pacl.encoder.preprocess(read_picture(image))[None]
         probabilities = class_probabilities(
-            self.pacl, images, vocabulary, score=score, logit_scale=logit_scale
+            self.pacl,
+            images,
+            vocabulary,
+            score=score,
+            logit_scale=logit_scale,
+            patch_stride_px=patch_stride_px,
         )
         return Classification(vocabulary.labels, probabilities[0].cpu().numpy(), score)
 

@@ -48,6 +48,7 @@ def image_logits(
     *,
     score: str,
     logit_scale: float | None = None,
+    patch_stride_px: int | None = None,
 ) -> Float[Tensor, "B N"]:
     """Scaled scores of every image with every text.
 
@@ -58,6 +59,8 @@ def image_logits(
         score: one of SCORES; "pacl" is φ̂ (paper, compatibility function), "clip" the cosine that
             CLIP itself uses.
         logit_scale: factor of the cosines; None: the one each score was trained with.
+        patch_stride_px: distance between the patches that are compared, as in segmenting; None:
+            the patch size. CLIP's own cosine does not depend on it.
 
     Raises:
         InputError: score is unknown.
@@ -67,7 +70,7 @@ def image_logits(
     images = images.to(model.device)
     logits = []
     if score in ("pacl", "fusion"):
-        patch_embeds = model.patch_embeds(images).flatten(1, 2)
+        patch_embeds = model.patch_embeds(images, stride_px=patch_stride_px).flatten(1, 2)
         compatibility = patch_compatibility(
             patch_embeds, text_embeds, patch_temperature=model.patch_temperature
         )
@@ -86,13 +89,19 @@ def class_probabilities(
     *,
     score: str,
     logit_scale: float | None = None,
+    patch_stride_px: int | None = None,
 ) -> Float[Tensor, "B C"]:
     """Probability of each class for each image: softmax over all names, maximum within a class.
 
     Arguments and errors as for image_logits.
     """
     logits = image_logits(
-        model, images, vocabulary.text_embeds, score=score, logit_scale=logit_scale
+        model,
+        images,
+        vocabulary.text_embeds,
+        score=score,
+        logit_scale=logit_scale,
+        patch_stride_px=patch_stride_px,
     )
     names = vocabulary.class_of_name
     probabilities = logits.softmax(dim=1)

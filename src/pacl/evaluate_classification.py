@@ -10,18 +10,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pacl.accuracy import ClassAccuracy
-from pacl.api import LabelsLike, Model
+from pacl.api import Model
 from pacl.benchmarks.classification.dataset import ClassificationData, Split
-from pacl.classifier import class_probabilities, image_logits
-from pacl.data.images import open_image
-from pacl.errors import InputError
+from pacl.classifier import image_logits
 from pacl.fusion import (
     EQUAL_SHARE,
     FusionWeight,
@@ -37,70 +35,6 @@ ROWS = ("clip", "pacl", "fusion")
 N_TO_CHOOSE_ON = 2000
 """Training pictures that the fusion's weight is chosen on, where there are more."""
 _N_READERS = 4
-
-
-@dataclass(frozen=True)
-class ClassificationReport:
-    """Zero-shot classification of one data set."""
-
-    labels: tuple[str, ...]
-    score: str
-    top1: float
-    """Share of the images whose most probable label is the true one, in [0, 1]."""
-    n_images: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
-
-
-def evaluate_classification(
-    model: Model,
-    image_paths: Sequence[Path],
-    labels: LabelsLike,
-    targets: Sequence[str],
-    *,
-    score: str,
-    batch_size: int = 32,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> ClassificationReport:
-    """Top-1 accuracy of zero-shot classification.
-
-    Args:
-        model: Any CLIP, with an embedder or as a training-free baseline.
-        image_paths: The images.
-        labels: The candidate classes.
-        targets: The true class of each image, one of the candidates' names.
-        score: "pacl" (φ̂), "clip" (CLIP's pooled embedding) or "fusion".
-        batch_size: Images encoded together.
-        on_progress: Called with the images done and the images in all.
-
-    Raises:
-        InputError: There are no images, a target is no candidate, or an image cannot be read.
-    """
-    vocabulary = model.vocabulary(labels)
-    unknown = sorted(set(targets) - set(vocabulary.labels))
-    if unknown or not image_paths:
-        raise InputError(
-            f"targets that are no candidate: {', '.join(unknown)}" if unknown else "no images"
-        )
-    truth = torch.tensor([vocabulary.labels.index(target) for target in targets])
-    n_right = 0
-    for start in range(0, len(image_paths), batch_size):
-        rows = range(start, min(start + batch_size, len(image_paths)))
-        images = [model.pacl.encoder.preprocess(open_image(image_paths[row])) for row in rows]
-        probabilities = class_probabilities(
-            model.pacl, torch.stack(images), vocabulary, score=score
-        )
-        n_right += int((probabilities.argmax(dim=1).cpu() == truth[list(rows)]).sum())
-        if on_progress is not None:
-            on_progress(rows[-1] + 1, len(image_paths))
-    return ClassificationReport(
-        labels=vocabulary.labels,
-        score=score,
-        top1=n_right / len(image_paths),
-        n_images=len(image_paths),
-    )
 
 
 @dataclass(frozen=True)
@@ -165,6 +99,7 @@ def evaluate_set(
     data: ClassificationData,
     *,
     templates: Sequence[str],
+    patch_stride_px: int | None = None,
     batch_size: int = 64,
     n_to_choose_on: int = N_TO_CHOOSE_ON,
     seed: int = 0,
@@ -178,6 +113,7 @@ def evaluate_set(
         model: Any CLIP, with an embedder or as a training-free baseline.
         data: Pictures and classes.
         templates: Prompts the class names are put in.
+        patch_stride_px: Distance between the patches that PACL compares; None: the patch size.
         batch_size: Pictures encoded together.
         n_to_choose_on: Training pictures for the fusion's weight, as many of each class.
         seed: Of their draw.
@@ -189,23 +125,16 @@ def evaluate_set(
         InputError: A picture cannot be read: a score over some of them is of another set.
     """
     vocabulary = Model(model.pacl, templates=templates).vocabulary(data.labels)
+    reader = _Reader(model.pacl, vocabulary, patch_stride_px, batch_size)
     progress = resume or SetProgress(
         n_done=0,
         fusion=_choose_fusion(
-            model.pacl,
-            data.train,
-            vocabulary,
-            n_images=n_to_choose_on,
-            seed=seed,
-            batch_size=batch_size,
-            on_progress=on_choosing,
+            reader, data.train, n_images=n_to_choose_on, seed=seed, on_progress=on_choosing
         ),
         counts={score: ClassAccuracy(len(data.labels)) for score in ROWS},
     )
     rows = range(progress.n_done, len(data.test))
-    for of_pacl, of_clip, targets in _iter_logits(
-        model.pacl, data.test, rows, vocabulary, batch_size
-    ):
+    for of_pacl, of_clip, targets in reader.iter_logits(data.test, rows):
         fused = fuse_logits(of_pacl, of_clip, progress.fusion.clip_share)
         for score, logits in zip(ROWS, (of_clip, of_pacl, fused), strict=True):
             of_classes = max_over_names(logits, vocabulary.class_of_name, len(data.labels))
@@ -221,14 +150,54 @@ def evaluate_set(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Pictures to logits."""
+
+    pacl: Pacl
+    vocabulary: Vocabulary
+    patch_stride_px: int | None
+    batch_size: int
+
+    def iter_logits(
+        self, split: Split, rows: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """PACL's logits, CLIP's and the classes of batches of pictures.
+
+        While one batch is encoded, threads read the next.
+        """
+
+        def read(row: int) -> Tensor:
+            return self.pacl.encoder.preprocess(split.pictures.open(row))
+
+        size = self.batch_size
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        with ThreadPoolExecutor(_N_READERS) as readers:
+            ahead = [readers.submit(read, row) for row in batches[0]] if batches else []
+            for number, batch in enumerate(batches):
+                images = torch.stack([future.result() for future in ahead])
+                following = batches[number + 1] if number + 1 < len(batches) else ()
+                ahead = [readers.submit(read, row) for row in following]
+                yield *self._score(images), torch.from_numpy(split.targets[list(batch)])
+
+    @torch.inference_mode()
+    def _score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        score = partial(
+            image_logits,
+            self.pacl,
+            images,
+            self.vocabulary.text_embeds,
+            patch_stride_px=self.patch_stride_px,
+        )
+        return score(score="pacl"), score(score="clip")
+
+
 def _choose_fusion(
-    pacl: Pacl,
+    reader: _Reader,
     train: Split | None,
-    vocabulary: Vocabulary,
     *,
     n_images: int,
     seed: int,
-    batch_size: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> FusionWeight:
     if train is None or n_images == 0:
@@ -236,44 +205,15 @@ def _choose_fusion(
     rows = draw_evenly(train.targets, n_images, seed=seed).tolist()
     parts: list[tuple[Tensor, ...]] = []
     n_done = 0
-    for part in _iter_logits(pacl, train, rows, vocabulary, batch_size):
+    for part in reader.iter_logits(train, rows):
         parts.append(tuple(tensor.cpu() for tensor in part))
         n_done += len(part[2])
         if on_progress is not None:
             on_progress(n_done, len(rows))
     of_pacl, of_clip, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return choose_clip_share(
-        of_pacl, of_clip, targets, class_of_name=vocabulary.class_of_name.cpu()
+        of_pacl, of_clip, targets, class_of_name=reader.vocabulary.class_of_name.cpu()
     )
-
-
-@torch.inference_mode()
-def _logits(pacl: Pacl, images: Tensor, text_embeds: Tensor) -> tuple[Tensor, Tensor]:
-    """PACL's and CLIP's logits of every picture with every name."""
-    of_pacl = image_logits(pacl, images, text_embeds, score="pacl")
-    return of_pacl, image_logits(pacl, images, text_embeds, score="clip")
-
-
-def _iter_logits(
-    pacl: Pacl, split: Split, rows: Sequence[int], vocabulary: Vocabulary, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """PACL's logits, CLIP's and the classes of batches of pictures.
-
-    While one batch is encoded, threads read the next.
-    """
-
-    def read(row: int) -> Tensor:
-        return pacl.encoder.preprocess(split.pictures.open(row))
-
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    with ThreadPoolExecutor(_N_READERS) as readers:
-        ahead = [readers.submit(read, row) for row in batches[0]] if batches else []
-        for number, batch in enumerate(batches):
-            images = torch.stack([future.result() for future in ahead])
-            following = batches[number + 1] if number + 1 < len(batches) else ()
-            ahead = [readers.submit(read, row) for row in following]
-            of_pacl, of_clip = _logits(pacl, images, vocabulary.text_embeds)
-            yield of_pacl, of_clip, torch.from_numpy(split.targets[list(batch)])
 
 
 def _read_row(accuracy: ClassAccuracy) -> ScoreRow:

@@ -173,8 +173,9 @@ def _explain(error: Exception) -> str:
 
 
 def _set_up_logging(*, is_debug: bool) -> None:
-    """Warnings to stderr; the libraries' remarks only with --debug, their bars on a terminal."""
-    logging.basicConfig(level=logging.DEBUG if is_debug else logging.WARNING, stream=sys.stderr)
+    """Warnings to stderr; pacl's remarks only with --debug, the libraries' bars on a terminal."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("pacl").setLevel(logging.DEBUG if is_debug else logging.WARNING)
     if not is_debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():

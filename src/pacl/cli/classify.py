@@ -31,6 +31,10 @@ class Classify:
     """What is compared: the patches' compatibility, CLIP's own pooled embedding, or the mean of
     both; none: pacl with a trained embedder, otherwise clip."""
 
+    patch_stride_px: int | None = None
+    """Distance between the patches that pacl compares; it must divide the patch size. Smaller is
+    finer and slower. none: the patch size."""
+
     json: bool = False
     """Print one JSON object per picture in place of the table."""
 
@@ -51,7 +55,9 @@ def run_classify(options: Classify) -> int:
     n_failed, rows = 0, []
     for path in paths:
         try:
-            found = model.classify(path, labels, score=options.score)
+            found = model.classify(
+                path, labels, score=options.score, patch_stride_px=options.patch_stride_px
+            )
         except InputError as error:
             n_failed += 1
             say(f"error: {error}")

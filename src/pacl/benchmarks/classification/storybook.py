@@ -31,7 +31,11 @@ def read(root: Path) -> ClassificationData:
 
 
 def _draw(directory: Path, n_images: int, seed: int) -> Split:
-    folder = draw_storybook(directory, counts={"things": n_images}, seed=seed)["things"]
+    return read_things(draw_storybook(directory, counts={"things": n_images}, seed=seed)["things"])
+
+
+def read_things(folder: Path) -> Split:
+    """The drawn split "things" in a folder, with the indices into THINGS."""
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = [(folder / row["file_name"], row["label"]) for row in csv.DictReader(file)]
     files = ((path, THINGS.index(label)) for path, label in rows)

@@ -1,0 +1,180 @@
+"""The whole of pacl in a few minutes, offline: draw a world, align patches from captions, score.
+
+The frozen CLIP is the embedded Storybook model. The embedders are trained here, on freshly drawn
+pairs, and scored on scenes that no training has seen. Masks are read by the scores and by the
+supervised probe, never by PACL.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pacl.align import measure_alignment
+from pacl.api import Model
+from pacl.data.storybook import LABELS
+from pacl.encoders.hf import HfClip
+from pacl.model import STORYBOOK, Pacl, find_source
+from pacl.probe import TokenChoice, fit_linear_probe
+from pacl.quickstart.pictures import draw_pictures
+from pacl.quickstart.scores import score_compositions, score_model, score_probe, score_things
+from pacl.quickstart.world import SEGMENT, World, draw_world
+from pacl.results.figures import draw_curves
+from pacl.train import Progress, train
+from pacl.train_config import PAPER, TrainConfig
+from pacl.training_setup import has_bf16
+
+OnStage = Callable[[str, int, int], None]
+"""Told the name of the stage, what is done of it and what there is to do."""
+
+#: The paper's method; data, batch, epochs and learning rate are those of the quickstart, so that
+#: the rows differ in the method alone.
+_PAPER_METHOD = {
+    name: PAPER[name] for name in ("patch_temperature", "token_layer", "init", "lr", "wd")
+}
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """How much is drawn and trained."""
+
+    output: Path = Path("runs/quickstart")
+    """Where everything is written."""
+    n_train: int = 2200
+    """Captioned pictures to train on; three captions each."""
+    n_test: int = 130
+    """Pictures to score on; as many more teach the supervised probe."""
+    epochs: int = 14
+    """Passes over the training pictures."""
+    seed: int = 100
+    """Of the drawn world; the embedded CLIP was trained on the one of seed 0."""
+
+
+def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, Any]:
+    """Draw, train, evaluate, and write report.json, sheet.png and curve.png.
+
+    Args:
+        config: Sizes and place.
+        on_stage: Called as the work goes on.
+
+    Returns:
+        the content of report.json.
+
+    Raises:
+        InputError: The embedded model is missing.
+        EnvironmentProblem: The disk is full, or matplotlib is missing.
+    """
+    clock = _Clock()
+    world = draw_world(
+        config.output / "storybook",
+        n_train=config.n_train,
+        n_test=config.n_test,
+        seed=config.seed,
+        on_progress=lambda done, total: on_stage("draw Storybook", done, total),
+    )
+    clock.lap("draw")
+    encoder = HfClip.from_pretrained(find_source(STORYBOOK))
+    ours = _train(config, world, "pacl", {}, on_stage)
+    clock.lap("train_pacl")
+    paper = _train(config, world, "paper", _PAPER_METHOD, on_stage)
+    clock.lap("train_paper")
+
+    def baseline(kind: str) -> Model:
+        return Model(Pacl(encoder=encoder, embedder=None, token_kind=kind))
+
+    models = {
+        "CLIP": baseline("clip"),
+        "MaskCLIP": baseline("maskclip"),
+        "PACL (paper)": Model(Pacl.from_pretrained(paper, encoder=encoder)),
+        "PACL": Model(Pacl.from_pretrained(ours, encoder=encoder)),
+    }
+    tokens = TokenChoice(kind=models["PACL"].pacl.token_kind, layer=models["PACL"].pacl.token_layer)
+    probe = fit_linear_probe(encoder, world.validation, tokens)
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
+        rows, top1 = [], score_things(models, world)
+        for name, model in models.items():
+            rows.append(score_model(name, model, world, top1=top1[name]))
+            on_stage("evaluate", len(rows), len(models) + 2)
+        rows.append(score_probe(probe, tokens, encoder, world))
+        on_stage("evaluate", len(rows), len(models) + 2)
+        alignment = measure_alignment(models["PACL"], world.test)
+        compositions = score_compositions(models["PACL"], world)
+    clock.lap("evaluate")
+
+    sheet_path, curve_path = config.output / "sheet.png", config.output / "curve.png"
+    draw_pictures(models, world, sheet_path)
+    draw_curves(
+        {"PACL": ours.parent / "metrics.jsonl", "PACL (paper)": paper.parent / "metrics.jsonl"},
+        curve_path,
+    )
+    clock.lap("pictures")
+    report = {
+        "rows": rows,
+        "coherence_auroc": alignment.frozen.coherence_auroc.value,
+        "coherence_auroc_embedded": alignment.embedded.coherence_auroc.value,
+        "classification_fusion_top1": top1["fusion"],
+        "compositions": compositions,
+        "labels": list(LABELS),
+        "patch_stride_px": SEGMENT.patch_stride_px,
+        "n_train": config.n_train,
+        "n_test": config.n_test,
+        "seed": config.seed,
+        "seconds": clock.seconds,
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+        },
+    }
+    report_path = config.output / "report.json"
+    report_path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    report["files"] = [str(path) for path in (report_path, sheet_path, curve_path)]
+    return report
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last_s = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now_s = time.perf_counter()
+        self.seconds[name] = round(now_s - self._last_s, 1)
+        self._last_s = now_s
+
+
+def _train(
+    config: QuickstartConfig, world: World, name: str, changes: dict[str, Any], on_stage: OnStage
+) -> Path:
+    """Train an embedder, from images and captions only; the folder of its checkpoint."""
+    settings = replace(
+        TrainConfig(
+            data=world.train,
+            output=config.output / name,
+            model=STORYBOOK,
+            batch_size=64,
+            lr=2e-3,
+            epochs=config.epochs,
+            log_every=2,
+        ),
+        **changes,
+    )
+
+    def on_step(progress: Progress) -> None:
+        on_stage(f"train {name}, loss {progress.loss:.2f}", progress.step, progress.n_steps)
+
+    def on_encoded(what: str, n_done: int, n: int) -> None:
+        on_stage(f"encode {what} for {name}", n_done, n)
+
+    return train(settings, progress=on_step, on_encoded=on_encoded).checkpoint_dir

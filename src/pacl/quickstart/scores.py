@@ -1,0 +1,118 @@
+"""The rows of the quickstart's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from pacl.align import measure_patch_accuracy
+from pacl.api import Model
+from pacl.benchmarks.classification.dataset import ClassificationData, plain_labels
+from pacl.benchmarks.classification.storybook import read_things
+from pacl.data.folder import FolderDataset
+from pacl.data.storybook import THINGS
+from pacl.encoders.hf import HfClip
+from pacl.evaluate import (
+    SegmentationReport,
+    evaluate_folder,
+    evaluate_phrases,
+    evaluate_segmenter,
+)
+from pacl.evaluate_classification import evaluate_set
+from pacl.metrics import PatchAccuracy
+from pacl.probe import TokenChoice, build_probe_scorer
+from pacl.prompts import PAPER7
+from pacl.quickstart.world import SEGMENT, World, read_phrases
+from pacl.results import Segmentation
+from pacl.segmenter import segment_images
+
+
+def score_things(models: dict[str, Model], world: World) -> dict[str, float]:
+    """Top-1 of each method on pictures of one thing each, and of PACL fused with CLIP.
+
+    PACL compares the same patches as in segmenting. Methods without an embedder classify as CLIP
+    does, by its pooled embedding.
+    """
+    data = ClassificationData(
+        labels=plain_labels(THINGS), test=read_things(world.things), train=None
+    )
+    top1 = {}
+    for name, model in models.items():
+        if model.pacl.has_embedder:
+            report = evaluate_set(
+                model, data, templates=PAPER7, patch_stride_px=SEGMENT.patch_stride_px
+            )
+            top1[name] = report.rows["pacl"].top1
+    top1["fusion"], of_clip = report.rows["fusion"].top1, report.rows["clip"].top1
+    return dict.fromkeys(models, of_clip) | top1
+
+
+def score_model(name: str, model: Model, world: World, *, top1: float) -> dict[str, Any]:
+    """A row of the table."""
+    segmentation = evaluate_folder(model, world.test, config=SEGMENT)
+    vocabulary = model.vocabulary(world.test.labels)
+    patches = measure_patch_accuracy(
+        model.scorer(vocabulary),
+        world.test,
+        encoder=model.pacl.encoder,
+        class_of_name=vocabulary.class_of_name,
+    )
+    return _row(name, segmentation, patches, top1=top1)
+
+
+def score_probe(
+    probe: nn.Linear, tokens: TokenChoice, encoder: HfClip, world: World
+) -> dict[str, Any]:
+    """The row of the supervised probe, which cannot classify by words."""
+    classes = torch.arange(len(world.test.labels))
+    fine = build_probe_scorer(encoder, probe, tokens, patch_stride_px=SEGMENT.patch_stride_px)
+
+    def segment(images: Sequence[Image.Image]) -> list[Segmentation]:
+        return segment_images(
+            images,
+            fine,
+            encoder=encoder,
+            labels=world.test.labels.names,
+            class_of_name=classes,
+            logit_scale=1.0,
+            config=SEGMENT,
+        )
+
+    segmentation = evaluate_segmenter(
+        segment, world.test, batch_size=SEGMENT.batch_size, protocol={"supervised": True}
+    )
+    native = build_probe_scorer(encoder, probe, tokens)
+    patches = measure_patch_accuracy(native, world.test, encoder=encoder, class_of_name=classes)
+    return _row("supervised linear probe", segmentation, patches, top1=None)
+
+
+def _row(
+    name: str, segmentation: SegmentationReport, patches: PatchAccuracy, *, top1: float | None
+) -> dict[str, Any]:
+    return {
+        "method": name,
+        "miou": segmentation.miou,
+        "pixel_accuracy": segmentation.pixel_accuracy,
+        "patch_accuracy_all": patches.over_all(),
+        "patch_accuracy_present": patches.over_present(),
+        "classification_top1": top1,
+        "iou": segmentation.to_json()["iou"],
+    }
+
+
+def score_compositions(model: Model, world: World) -> dict[str, Any]:
+    """IoU of things asked for by colour, pairs that were captioned in training against never."""
+    scores: dict[str, Any] = {}
+    for name, folder in (("seen", world.seen), ("heldout", world.heldout)):
+        labels, phrases = read_phrases(folder)
+        scores[f"{name}_by_class"] = evaluate_phrases(
+            model, FolderDataset(folder), labels, phrases, config=SEGMENT
+        )
+        by_class = scores[f"{name}_by_class"].values()
+        scores[f"{name}_iou"] = sum(by_class) / len(by_class)
+    scores["relative_loss"] = 1 - scores["heldout_iou"] / scores["seen_iou"]
+    return scores
