@@ -167,8 +167,7 @@ def write_results(job: Job, content: dict[str, Any], output: Path, model: Model)
     from pacl.benchmarks.tables import write_tables
 
     path = output / content["file"]
-    kept = {name: value for name, value in content.items() if name != "file"}
-    write_atomically(path, (jsons.dumps(kept, indent=1) + "\n").encode())
+    write_atomically(path, (jsons.dumps(content, indent=1) + "\n").encode())
     tables = write_tables(output)
     pictures = [each["file"] for each in content["pictures"].values()]
     say(f"wrote {', '.join(map(str, [path, *tables]))}")
