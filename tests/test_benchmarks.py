@@ -93,6 +93,41 @@ def test_a_class_of_known_id(name: str, class_id: int, class_name: str) -> None:
     assert benchmarks.find_benchmark(name).class_names[class_id] == class_name
 
 
+@pytest.mark.parametrize(
+    ("name", "raw", "class_name"),
+    [
+        # 1-based in ADE20K's objectInfo150
+        *(("ade150", raw, class_name) for raw, class_name in [
+            (1, "wall"), (9, "window"), (13, "person"), (28, "mirror"), (44, "signboard"),
+            (59, "screen door"), (60, "stairway"), (64, "blind"), (77, "boat"), (83, "light"),
+            (88, "street light"), (106, "conveyor belt"), (108, "washing machine"), (109, "toy"),
+            (117, "minibike"), (122, "step"), (124, "brand name"), (126, "flowerpot"),
+            (131, "projection screen"), (134, "exhaust hood"), (139, "trash can"),
+            (142, "crt screen"), (148, "drinking glass"), (150, "flag"),
+        ]),
+        # one less than in COCO-Stuff's labels.txt, where 0 is "unlabeled"
+        *(("coco-stuff171", raw, class_name) for raw, class_name in [
+            (0, "person"), (12, "stop sign"), (26, "backpack"), (45, "wine glass"),
+            (66, "dining table"),
+            (69, "toilet"), (83, "book"), (89, "toothbrush"), (91, "banner"), (101, "ceiling"),
+            (102, "tile ceiling"), (113, "marble floor"), (117, "wood floor"), (122, "furniture"),
+            (144, "playing field"), (156, "sky"), (159, "solid material"), (163, "structure"),
+            (170, "brick wall"), (172, "wall"), (176, "wood wall"), (178, "water drops"),
+            (179, "window blind"), (181, "wood"),
+        ]),
+        ("coco-object", 89, "toothbrush"),
+        ("coco-object", 170, "background"),
+        ("context60", 45, "sidewalk"),
+        ("context60", 55, "tv monitor"),
+        ("cityscapes", 21, "vegetation"),
+        ("cityscapes", 31, "train"),
+    ],
+)  # fmt: skip
+def test_a_raw_id_of_the_official_lists(name: str, raw: int, class_name: str) -> None:
+    benchmark = benchmarks.find_benchmark(name)
+    assert benchmark.class_names[benchmark.class_of_raw[raw]] == class_name
+
+
 def test_ids_ignore_rules_and_counts(name: str, tmp_path: Path) -> None:
     raw_masks = COPIES[name](tmp_path)
     dataset = benchmarks.load_benchmark(name, tmp_path)

@@ -88,6 +88,7 @@ def test_presets_bring_their_own_pamr(folder: FolderDataset) -> None:
     assert build_task("a", folder, preset=build_preset("sclip", "a")).pamr is None
     naclip = build_task("a", folder, preset=build_preset("naclip", "a"))
     assert naclip.pamr == Pamr(10, (8, 16))
+    assert naclip.describe().endswith("with PAMR: 10 iterations, dilations 8, 16")
     tcl = build_task("voc21", folder, preset=build_preset("tcl", "voc21"))
     assert tcl.config.background_level == 0.5
     assert tcl.pamr is not None

@@ -71,8 +71,13 @@ class Task:
 
     def describe(self) -> str:
         """The protocol in a few lines, to stand above a score."""
-        if self.preset is not None:
-            return self.preset.describe()
+        lines = [self.preset.describe() if self.preset is not None else self._describe_own()]
+        if self.pamr is not None:
+            lines.append(f"with PAMR: {self.pamr.iterations} iterations, "
+                         f"dilations {', '.join(map(str, self.pamr.dilations))}")  # fmt: skip
+        return "\n".join(lines)
+
+    def _describe_own(self) -> str:
         values = self.protocol()
         values["templates"] = f"{len(self.templates)} templates"
         knobs = [f"{knob} {values[knob]}" for knob in values if knob not in ("name", "hash")]
