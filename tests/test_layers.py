@@ -30,6 +30,7 @@ LAYERS = {
     # L1: the model
     "encoders": 1,
     "embedder": 1,
+    "engines": 1,
     "model": 1,
     # L2: its use
     "api": 2,
@@ -74,7 +75,8 @@ OWNERS = {
     "gradio": ("app.py",),
     "matplotlib": ("results/figures.py",),
     "onnx": ("export.py",),
-    "onnxruntime": ("export.py",),
+    "onnxruntime": ("engines/onnx.py", "export.py"),
+    "openvino": ("engines/openvino.py",),
     "open_clip": ("encoders/openclip.py",),
     "pycocotools": ("benchmarks/context.py",),
     "ray": ("scale.py",),

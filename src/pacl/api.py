@@ -17,6 +17,7 @@ from pacl import model as models
 from pacl.classifier import Classification, class_probabilities
 from pacl.data.images import open_image
 from pacl.data.sources import Picture, find_images, read_picture
+from pacl.engines import DEFAULT_ENGINE
 from pacl.errors import InputError, PaclError
 from pacl.model import Pacl
 from pacl.prompts import PAPER7, Labels, parse_labels
@@ -45,6 +46,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     embedder: str | Path | None = None,
+    engine: str = DEFAULT_ENGINE,
 ) -> Model:
     """Load a model to segment and classify with.
 
@@ -54,11 +56,17 @@ def load(
         device: where it runs; None: a GPU if there is one.
         embedder: folder of a trained embedder to put on a CLIP; None: the one found with source,
             or else the training-free baseline.
+        engine: what runs the encoder on pictures: "torch" (float32), "auto" (the fastest here,
+            perhaps in bfloat16), or another of pacl.engines.ENGINES.
 
     Raises:
-        InputError: there is no such model, or its files are damaged or do not belong together.
+        InputError: there is no such model or engine, or the model's files are damaged or do not
+            belong together.
+        EnvironmentProblem: the engine's packages are not installed.
     """
-    return Model(models.load(source, device=device, embedder=embedder))
+    pacl = models.load(source, device=device, embedder=embedder)
+    pacl.use_engine(engine)
+    return Model(pacl)
 
 
 class Model:

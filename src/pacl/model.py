@@ -14,6 +14,7 @@ from pacl.atomic import write_atomically
 from pacl.embedder import VisionEmbedder
 from pacl.encoders import FrozenClip, files
 from pacl.encoders.hf import HfClip
+from pacl.engines import DEFAULT_ENGINE, DenseEngine, build_engine
 from pacl.errors import InputError
 
 CONFIG = "config.json"
@@ -58,6 +59,7 @@ class Pacl(nn.Module):
         self.token_layer = token_layer
         self.logit_scale = encoder.logit_scale if logit_scale is None else logit_scale
         self.training_facts = training or {}
+        self._engine: DenseEngine | None = None
 
     @property
     def has_embedder(self) -> bool:
@@ -81,10 +83,37 @@ class Pacl(nn.Module):
         Returns:
             Raw patch embeddings, not of unit length: the compatibility needs their norms.
         """
-        tokens, grid = self.encoder.encode_patches(
+        tokens, grid = self.encode_patches(images, stride_px=stride_px)
+        return self.embed_tokens(tokens).unflatten(1, grid)
+
+    def encode_patches(
+        self, images: Float[Tensor, "B 3 H W"], *, stride_px: int | None = None
+    ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
+        """Encode normalised images to patch tokens of this model's kind and layer, not embedded.
+
+        Args:
+            images: As for `patch_embeds`.
+            stride_px: As for `patch_embeds`.
+
+        Returns:
+            Patch tokens, row-major, and the grid (rows, columns).
+        """
+        encoder = self.encoder if self._engine is None else self._engine
+        return encoder.encode_patches(
             images, kind=self.token_kind, layer=self.token_layer, stride_px=stride_px
         )
-        return self.embed_tokens(tokens).unflatten(1, grid)
+
+    def use_engine(self, name: str) -> None:
+        """Let an engine run the frozen encoder from now on: for inference, without gradients.
+
+        Args:
+            name: A key of `pacl.engines.ENGINES`, or "auto".
+
+        Raises:
+            InputError: No such engine, or none for this device.
+            EnvironmentProblem: Its packages are not installed.
+        """
+        self._engine = build_engine(name, self.encoder)
 
     def embed_tokens(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """Embed patch tokens of this model's kind and layer, for instance from a cache."""
@@ -95,6 +124,8 @@ class Pacl(nn.Module):
     def describe(self) -> str:
         """Say in one plain sentence what this model is."""
         tokens = f"{self.token_kind} tokens of layer {self.token_layer}"
+        if self._engine is not None and self._engine.name != DEFAULT_ENGINE:
+            tokens += f", engine {self._engine.name}"
         if self.has_embedder:
             return f"PACL: a trained embedder on {self.encoder.source} ({tokens})."
         return (

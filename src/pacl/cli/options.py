@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -38,6 +38,11 @@ class ModelOptions:
     device: str | None = None
     """cpu, cuda, cuda:1, mps; none: a GPU where there is one."""
 
+    engine: Literal["auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16"] = "torch"
+    """What runs the encoder on pictures. torch, onnx and openvino compute in float32, those with
+    bf16 round products to bfloat16, which changes few labels; auto: the fastest for this machine,
+    perhaps in bfloat16."""
+
     def load(self) -> Model:
         """Load the model and say what it is.
 
@@ -57,7 +62,7 @@ class ModelOptions:
                     why=str(error).splitlines()[0],
                     fix="leave out --device, or see: pacl doctor",
                 ) from error
-        model = load(self.model, device=self.device, embedder=self.embedder)
+        model = load(self.model, device=self.device, embedder=self.embedder, engine=self.engine)
         say(f"model: {model.describe()}")
         return model
 
