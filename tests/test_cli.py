@@ -90,7 +90,7 @@ def _rows(path: str) -> list[dict[str, str]]:
 
 
 def test_help_imports_no_torch() -> None:
-    for words in ("-h", "segment -h", "train -h", "quickstart -h", "data check -h"):
+    for words in ("-h", "segment -h", "train -h", "evaluate -h", "data check -h"):
         code = (
             "import sys\nfrom pacl.cli import main\n"
             f"assert main({words.split()!r}) == 0\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -36,7 +36,7 @@ def iter_read(
     dataset: MaskDataset,
     batches: Iterable[Sequence[MaskItem]],
     prepare: Callable[[Image.Image], Prepared],
-) -> Iterator[list[Example[Prepared]]]:
+) -> Generator[list[Example[Prepared]], None, None]:
     """Read batches in order; while one is being used, threads read the next.
 
     Args:
