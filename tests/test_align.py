@@ -119,6 +119,19 @@ def test_without_an_embedder_the_classes_are_the_same(model: Model, dataset: Fol
         assert getattr(report.frozen, name).value == getattr(report.embedded, name).value
 
 
+def test_before_training_stands_clips_own_last_block(model: Model, dataset: FolderDataset) -> None:
+    encoder, embedder = model.pacl.encoder, model.pacl.embedder
+    own = measure_alignment(Model(Pacl(encoder=encoder, embedder=None)), dataset)
+    for other in (
+        Pacl(encoder=encoder, embedder=embedder, token_layer=-2),
+        Pacl(encoder=encoder, embedder=embedder, token_kind="maskclip"),
+    ):
+        report = measure_alignment(Model(other), dataset)
+        for name in ("patch_accuracy_all", "patch_accuracy_present"):
+            assert getattr(report.frozen, name).value == getattr(own.frozen, name).value
+        assert report.coherence_auroc != own.coherence_auroc
+
+
 def test_intervals_hold_the_value_and_are_seeded(model: Model, dataset: FolderDataset) -> None:
     report = measure_alignment(model, dataset, n_pairs=500, n_resamples=80, seed=1)
     for tokens in (report.frozen, report.embedded):

@@ -11,7 +11,7 @@ import pytest
 from checkpoints import write_clip
 from classification_copies import COPIES, save_picture
 from pacl.cli import classification
-from pacl.cli.classification import run_classification_benchmarks
+from pacl.cli.classification import pick_classification, run_classification_benchmarks
 from pacl.cli.options import ModelOptions
 from pacl.errors import InputError
 from pacl.evaluate_classification import SetProgress
@@ -138,3 +138,13 @@ def test_what_cannot_be_run(loading: ModelOptions) -> None:
     COPIES["dtd"](Path("data"))
     with pytest.raises(InputError, match="unknown templates 'best'"):
         _run(["dtd"], "data", loading, templates="best")
+
+
+def test_names_of_sets_are_told_from_folders() -> None:
+    assert pick_classification(("dtd", "pets"), Path("data")) == ("dtd", "pets")
+    assert pick_classification(("voc20", "street"), Path("data")) == ()
+    Path("cars/masks").mkdir(parents=True)
+    assert pick_classification(("cars",), None) == ()
+    assert pick_classification(("cars",), Path("data")) == ("cars",)
+    with pytest.raises(InputError, match="dtd is a set to classify, voc20 one to segment"):
+        pick_classification(("voc20", "dtd"), Path("data"))

@@ -23,6 +23,7 @@ from pacl.data.images import open_image
 from pacl.data.masks import MaskDataset, MaskItem
 from pacl.encoders import FrozenClip
 from pacl.metrics import NO_CLASS, PatchAccuracy, patch_labels
+from pacl.model import Pacl
 from pacl.segment_config import SegmentConfig
 from pacl.segmenter import best_of_names, working_size_px
 from pacl.vocabulary import Vocabulary
@@ -62,7 +63,8 @@ class AlignmentReport:
     """Alignment of one model's patches on one data set, before and after its embedder."""
 
     frozen: TokenAlignment
-    """The frozen tokens; their classes by CLIP's own projection of them, without training."""
+    """Before training. Coherence: of the frozen tokens that the embedder reads. Accuracy: of the
+    last block's tokens through CLIP's own projection, which is made for no other block's."""
     embedded: TokenAlignment
     """The patch embeddings in the joint space: of PACL's embedder, where there is one."""
     n_patches: int
@@ -162,7 +164,7 @@ def _measure_image(
     tokens, grid = pacl.encoder.encode_patches(pixels, kind=pacl.token_kind, layer=pacl.token_layer)
     labels = _labels_of_patches(dataset, item, grid).flatten()
     embeds = pacl.embed_tokens(tokens)
-    joint = {"frozen": pacl.encoder.project_patches(tokens), "embedded": embeds}
+    joint = {"frozen": _embed_as_clip(pacl, pixels, tokens), "embedded": embeds}
     accuracies = {kind: _count_right(each[0], labels, vocabulary) for kind, each in joint.items()}
     rows = (labels != NO_CLASS).nonzero().flatten()
     n_patches = len(rows)
@@ -174,6 +176,19 @@ def _measure_image(
         embeds=embeds[0, rows.to(embeds.device)].cpu(),
         labels=labels[rows],
     )
+
+
+def _embed_as_clip(pacl: Pacl, pixels: Tensor, tokens: Tensor) -> Tensor:
+    """CLIP's own patch tokens in the joint space (1, T, D): the last block's, projected.
+
+    Args:
+        pacl: The model.
+        pixels: One image.
+        tokens: Of the model's kind and layer, which are used where they are those.
+    """
+    if (pacl.token_kind, pacl.token_layer) != ("clip", -1):
+        tokens, _ = pacl.encoder.encode_patches(pixels)
+    return pacl.encoder.project_patches(tokens)
 
 
 def _count_right(embeds: Tensor, labels: Tensor, vocabulary: Vocabulary) -> tuple[int, int]:

@@ -35,6 +35,30 @@ share, was chosen on training pictures, or is 0.5 where there were none. Which s
 used is unknown; these are ours."""
 
 
+def pick_classification(names: Sequence[str], root: Path | None) -> tuple[str, ...]:
+    """The names, where they are of classification sets; none, where they are of something else.
+
+    A folder of images and masks that is called like a set is a folder, unless there is a root.
+
+    Raises:
+        InputError: They are of both.
+    """
+    from pacl.benchmarks.classification import CLASSIFICATION_NAMES
+
+    picked = tuple(
+        name
+        for name in names
+        if name in CLASSIFICATION_NAMES and not (root is None and (Path(name) / "masks").is_dir())
+    )
+    others = [name for name in names if name not in picked]
+    if picked and others:
+        raise InputError(
+            f"{picked[0]} is a set to classify, {others[0]} one to segment",
+            fix="evaluate them by two commands",
+        )
+    return picked
+
+
 def run_classification_benchmarks(
     names: Sequence[str],
     *,
