@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json as jsons
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pacl.cli.classification_tables import accuracy_table, write_tables
 from pacl.cli.exit_codes import DONE
 from pacl.cli.options import ModelOptions, warn_of_photographs
 from pacl.cli.scored import describe_scored
-from pacl.cli.talk import ShowProgress, progress, result, say, table
+from pacl.cli.talk import ShowProgress, progress, result, say
 from pacl.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,14 +24,7 @@ if TYPE_CHECKING:
     from pacl.model import Pacl
 
 DRAWN_IN = Path("runs")
-SUMMARY = "classification"
 _SAVE_EVERY_S = 10.0
-_HEADER = ("set", "images", "classes", "score", "top-1", "top-5", "mean per class", "usual", "note")
-_EXPLANATION = """\
-Zero-shot classification, in percent. "usual" is what is usually reported of the set. clip is CLIP's
-own cosine, pacl the compatibility of the patches, fusion their weighted mean; its weight, CLIP's
-share, was chosen on training pictures, or is 0.5 where there were none. Which sets the PACL paper
-used is unknown; these are ours."""
 
 
 def pick_classification(names: Sequence[str], root: Path | None) -> tuple[str, ...]:
@@ -101,9 +93,8 @@ def run_classification_benchmarks(
         content |= _settings(benchmark, data, model.pacl, templates)
         path = output / f"{_file_stem(content)}.json"
         contents.append(_score(content, path, benchmark, data, model, batch_size, overwrite))
-    rows = [row for content in contents for row in _iter_rows(content)]
-    result(jsons.dumps(contents, indent=1) if json else table(_HEADER[:-1], [r[:-1] for r in rows]))
-    _write_summary(output, rows)
+    result(jsons.dumps(contents, indent=1) if json else accuracy_table(contents))
+    write_tables(contents, output)
     return DONE
 
 
@@ -262,40 +253,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _iter_rows(content: dict[str, Any]) -> Iterator[list[str]]:
-    """The lines of the table for one set: CLIP, PACL, fusion."""
-    usual = {"top1": "top-1", "mean_per_class": "mean"}[content["usual_metric"]]
-    n_classes = len(content["settings"]["prompts"])
-    for score, rates in content["rows"].items():
-        fusion = content["fusion"]
-        how = f"chosen on {fusion['n_images']:,}" if fusion["n_images"] else "fixed"
-        note = "; ".join(content["warnings"])
-        is_fusion = score == "fusion"
-        yield [
-            content["benchmark"],
-            f"{content['n_images']:,}",
-            f"{n_classes:,}",
-            f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}" if is_fusion else score,
-            *(_percent(rates[name]) for name in ("top1", "top5", "mean_per_class")),
-            usual,
-            note,
-        ]
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f}"
-
-
-def _write_summary(output: Path, rows: Sequence[Sequence[str]]) -> None:
-    from pacl.atomic import write_atomically
-
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerows([_HEADER, *rows])
-    write_atomically(output / f"{SUMMARY}.csv", text.getvalue().encode())
-    lines = [_HEADER, ["---"] * len(_HEADER), *rows]
-    marked = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    write_atomically(output / f"{SUMMARY}.md", f"{_EXPLANATION}\n\n{marked}".encode())
-    say(f"wrote {output / SUMMARY}.md and .csv")
