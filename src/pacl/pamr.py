@@ -16,8 +16,8 @@ from torch.nn import functional as F
 ITERATIONS = 10
 DILATIONS = (1, 2, 4, 8, 12, 24)
 SHARPNESS = 0.1
-MAX_CHUNK_ELEMENTS = 1 << 22
-"""Scores refined at once: 16 MiB of float32, and two copies of them."""
+MAX_CHUNK_ELEMENTS = 1 << 20
+"""Scores refined at once: 4 MiB of float32, and two copies of them."""
 _TINY = 1e-8
 
 

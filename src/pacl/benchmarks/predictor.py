@@ -178,5 +178,6 @@ class Predictor:
                 logit_scale=self._scale,
                 is_background=build_background_rule(config),
                 candidates=present,
+                wants_confidence=False,
             )
             return to_class_ids(label_map.cpu().numpy())
