@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,16 @@ import pytest
 from checkpoints import write_clip
 from classification_copies import COPIES, save_picture
 from pacl.cli import classification
-from pacl.cli.classification import pick_classification, run_classification_benchmarks
+from pacl.cli.classification import (
+    pick_classification,
+    run_classification_benchmarks,
+    run_if_classification,
+)
 from pacl.cli.options import ModelOptions
+from pacl.cli.score import Evaluate
 from pacl.errors import InputError
 from pacl.evaluate_classification import SetProgress
+from pacl.segment_config import SegmentConfig
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +155,16 @@ def test_names_of_sets_are_told_from_folders() -> None:
     assert pick_classification(("cars",), Path("data")) == ("cars",)
     with pytest.raises(InputError, match="dtd is a set to classify, voc20 one to segment"):
         pick_classification(("voc20", "dtd"), Path("data"))
+
+
+def test_options_of_evaluate(loading: ModelOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    COPIES["dtd"](Path("data"))
+    options = Evaluate(("dtd",), root=Path("data"), output=Path("out"), loading=loading, json=True)
+    assert run_if_classification(options) == 0
+    assert json.loads(capsys.readouterr().out)[0]["benchmark"] == "dtd"
+    assert run_if_classification(replace(options, benchmarks=("voc20",))) is None
+    assert run_if_classification(replace(options, benchmarks=(), all=True)) is None
+    changed = replace(options, pamr=True, preset="tcl", segmenting=SegmentConfig(short_side_px=448))
+    with pytest.raises(InputError, match="--preset, --pamr") as caught:
+        run_if_classification(changed)
+    assert "short" in caught.value.what

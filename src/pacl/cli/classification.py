@@ -20,11 +20,47 @@ from pacl.errors import InputError
 if TYPE_CHECKING:
     from pacl.api import Model
     from pacl.benchmarks.classification import ClassificationBenchmark, ClassificationData
+    from pacl.cli.score import Evaluate
     from pacl.evaluate_classification import SetProgress
     from pacl.model import Pacl
 
 DRAWN_IN = Path("runs")
 _SAVE_EVERY_S = 10.0
+
+
+def run_if_classification(options: Evaluate) -> int | None:
+    """Score classification sets, where the options of pacl evaluate name such; else do nothing.
+
+    Returns:
+        The exit code, or None where there is nothing to do here.
+
+    Raises:
+        InputError: As for run_classification_benchmarks, or options are given that are about
+            segmenting.
+    """
+    names = pick_classification(options.benchmarks, options.root)
+    if not names:
+        return None
+    _refuse_segmenting(names[0], options)
+    return run_classification_benchmarks(
+        names,
+        root=options.root,
+        output=options.output,
+        loading=options.loading,
+        json=options.json,
+    )
+
+
+def _refuse_segmenting(name: str, options: Evaluate) -> None:
+    from pacl.cli.evaluation import given_settings
+
+    flags = ("all", "preset", "pamr", "baseline", "labels", "profile")
+    given = [f"--{flag}" for flag in flags if getattr(options, flag)]
+    given += given_settings(options.segmenting)
+    if given:
+        raise InputError(
+            f"{name} is a set to classify: {', '.join(given)} would do nothing", fix="leave it out"
+        )
 
 
 def pick_classification(names: Sequence[str], root: Path | None) -> tuple[str, ...]:
