@@ -129,6 +129,16 @@ def test_all_names_what_it_skips(
         ),
         ("evaluate voc20 --root data --preset mmseg", "--preset"),
         ("evaluate voc20 --root data --baseline clip --embedder x", "exclude each other"),
+        ("evaluate voc20 dtd --root data", "dtd is a set to classify, voc20 one to segment"),
+        (
+            "evaluate dtd --root data --preset tcl",
+            "dtd is a set to classify: --preset would do nothing",
+        ),
+        (
+            "evaluate dtd --root data --window-px 8",
+            "dtd is a set to classify: --window-px would do nothing",
+        ),
+        ("evaluate dtd --root nowhere", "nowhere"),
         ("data check voc20", "error: voc20 needs --root"),
     ],
 )

@@ -84,6 +84,7 @@ def _iter_scores(directory: Path) -> Iterable[tuple[Path, dict[str, Any]]]:
 
 def _our_rows(path: Path, content: dict[str, Any]) -> Iterable[_Row]:
     marks = [] if content["comparable"] else [NOT_COMPARABLE]
+    marks += [] if content["engine"] == "torch" else [f"engine {content['engine']}"]
     for name, scores in content["rows"].items():
         if scores["miou"] is not None:
             yield _Row(

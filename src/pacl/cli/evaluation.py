@@ -225,6 +225,7 @@ def _describe(job: Job, task: Task, model: Model, options: Evaluate) -> dict[str
         "pacl": metadata.version("pacl"),
         "torch": torch.__version__,
         "device": str(pacl.device),
+        "engine": options.loading.engine,
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from pacl.cli.classification import run_if_classification
 from pacl.cli.evaluation import given_settings, open_all, open_jobs, run_job, write_results
 from pacl.cli.exit_codes import DONE, SOME_FAILED
 from pacl.cli.options import ModelOptions
@@ -33,10 +34,11 @@ class Evaluate:
     benchmarks: _BENCHMARKS = ()
     """voc20, voc21, context59, context60, coco-object, coco-stuff171, ade150, cityscapes; a folder
     of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or a known
-    folder name such as camvid); or storybook: 300 drawn scenes that no training saw."""
+    folder name such as camvid); or storybook: 300 drawn scenes that no training saw. Or sets to
+    classify: imagenet, caltech101, cifar10, food101, pets, ... (docs/benchmarks.md)."""
 
     all: bool = False
-    """Every benchmark found under --root."""
+    """Every segmentation benchmark found under --root."""
 
     root: Path | None = None
     """Folder that the benchmarks were unpacked in, in their official layouts."""
@@ -72,6 +74,8 @@ class Evaluate:
 
 def run_evaluate(options: Evaluate) -> int:
     """Score, print, and keep the numbers with their protocol; 1 where a set was refused."""
+    if (code := run_if_classification(options)) is not None:
+        return code
     _check(options)
     jobs, refused = open_all(options) if options.all else (open_jobs(options), 0)
     model = _load(options)
@@ -116,6 +120,7 @@ def _load(options: Evaluate) -> Model:
 
     encoder = model.pacl.encoder
     baseline = Model(Pacl(encoder=encoder, embedder=None, token_kind=options.baseline))
+    baseline.pacl.use_engine(options.loading.engine)
     say(f"scored: {baseline.describe()}")
     return baseline
 
