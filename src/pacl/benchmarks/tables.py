@@ -19,6 +19,7 @@ from pacl.benchmarks.published import PUBLISHED
 
 MARKDOWN, CSV = "results.md", "results.csv"
 NOT_COMPARABLE = "NOT COMPARABLE"
+_NEEDED = {"benchmark", "comparable", "engine", "has_embedder", "method", "protocol", "rows"}
 _INTRODUCTION = """\
 # Scores
 
@@ -78,7 +79,7 @@ def _iter_scores(directory: Path) -> Iterable[tuple[Path, dict[str, Any]]]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             continue
-        if isinstance(content, dict) and {"benchmark", "miou", "protocol", "rows"} <= set(content):
+        if isinstance(content, dict) and content.keys() >= _NEEDED:  # not of another command
             yield path, content
 
 
