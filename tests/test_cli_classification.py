@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import write_clip
 from classification_copies import COPIES, save_picture
-from pacl.cli import classification
+from pacl.cli import classification, main
 from pacl.cli.classification import (
     pick_classification,
     run_classification_benchmarks,
@@ -168,3 +168,20 @@ def test_options_of_evaluate(loading: ModelOptions, capsys: pytest.CaptureFixtur
     with pytest.raises(InputError, match="--preset, --pamr") as caught:
         run_if_classification(changed)
     assert "short" in caught.value.what
+
+
+def test_data_check_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    COPIES["dtd"](Path("data"))
+    assert main(["data", "check", "dtd", "--root", "data"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("dtd: 2 images of DTD test, split 1, 1,880 expected")
+    assert out.splitlines()[3].split() == ["banded", "1", "1"]
+    assert "warning: 2 images" in err
+    assert err.endswith("next: pacl evaluate dtd --root data\n")
+    Path("data/dtd/images/banded/b_1.jpg").write_bytes(b"text")
+    assert main(["data", "check", "dtd", "--root", "data"]) == 2
+    assert "is not an image" in capsys.readouterr().err
+    assert main(["data", "check", "pets", "--root", "data"]) == 2
+    assert "download images.tar.gz" in capsys.readouterr().err
+    assert main(["data", "check", "photos", "--root", "data"]) == 2
+    assert "voc20" in capsys.readouterr().err

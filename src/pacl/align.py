@@ -31,7 +31,7 @@ from pacl.windows import PatchScorer
 
 MAX_ROC_POINTS = 200
 CONFIDENCE = 0.95
-_N_DRAWN_PER_IMAGE = 64
+_N_DRAWN, _N_DRAWN_PER_IMAGE = 100_000, 64
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def measure_alignment(
     Args:
         model: Any CLIP, with an embedder or as a training-free baseline.
         dataset: Images, masks, class names, ids to ignore.
-        n_pairs: Pairs of patches that are compared, from any images.
+        n_pairs: Pairs of patches that are compared, from any images; the patches are up to 64
+            of each image, 100,000 in all.
         n_resamples: Of the images, for the intervals (1,000 is usual); 0: no intervals.
         seed: Of the drawn patches, pairs and resamples.
         on_progress: Called with the images done and the images in all.
@@ -126,9 +127,10 @@ def measure_alignment(
     """
     vocabulary = model.vocabulary(dataset.labels)
     generator = torch.Generator().manual_seed(seed)
+    n_drawn = max(2, min(_N_DRAWN_PER_IMAGE, _N_DRAWN // len(dataset)))
     images = []
     for item in dataset:
-        images.append(_measure_image(model, dataset, item, vocabulary, generator))
+        images.append(_measure_image(model, dataset, item, vocabulary, n_drawn, generator))
         if on_progress is not None:
             on_progress(len(images), len(dataset))
     resamples = draw_images(len(images), n_resamples, seed=seed)
@@ -156,6 +158,7 @@ def _measure_image(
     dataset: MaskDataset,
     item: MaskItem,
     vocabulary: Vocabulary,
+    n_drawn: int,
     generator: torch.Generator,
 ) -> _ImagePatches:
     """Encode an image once and read everything off its patches."""
@@ -168,7 +171,7 @@ def _measure_image(
     accuracies = {kind: _count_right(each[0], labels, vocabulary) for kind, each in joint.items()}
     rows = (labels != NO_CLASS).nonzero().flatten()
     n_patches = len(rows)
-    rows = rows[torch.randperm(n_patches, generator=generator)[:_N_DRAWN_PER_IMAGE]]
+    rows = rows[torch.randperm(n_patches, generator=generator)[:n_drawn]]
     return _ImagePatches(
         counts=accuracies,
         n_patches=n_patches,

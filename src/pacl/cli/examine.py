@@ -21,7 +21,7 @@ class CheckData:
     """Say what training or evaluating would find in a benchmark, folder or caption table."""
 
     path: Positional[Path]
-    """A benchmark's name (voc20, ade150, ..., see pacl evaluate -h) with --root; or a CSV, TSV or
+    """A benchmark's name (voc20, ade150, ..., imagenet, pets, ...) with --root; or a CSV, TSV or
     JSONL file; or a folder with captions.csv, or with images/ and masks/."""
 
     root: Path | None = None
@@ -66,7 +66,10 @@ def check_data(options: CheckData) -> int:
 
     if str(options.path) in NAMES:
         return _check_standard(str(options.path), options)
+    if options.root is not None:
+        from pacl.cli.classification_check import check_classification
 
+        return check_classification(str(options.path), options.root)
     path = options.path
     is_benchmark = (path / "masks").is_dir()
     is_pairs = path.is_file() or any((path / name).is_file() for name in TABLE_NAMES)
