@@ -159,9 +159,10 @@ def test_names_of_sets_are_told_from_folders() -> None:
 
 def test_options_of_evaluate(loading: ModelOptions, capsys: pytest.CaptureFixture[str]) -> None:
     COPIES["dtd"](Path("data"))
-    options = Evaluate(("dtd",), root=Path("data"), output=Path("out"), loading=loading, json=True)
-    assert run_if_classification(options) == 0
+    line = ["evaluate", "dtd", "--root", "data", "--output", "out", "--model", loading.model]
+    assert main([*line, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["benchmark"] == "dtd"
+    options = Evaluate(("dtd",), root=Path("data"), output=Path("out"), loading=loading)
     assert run_if_classification(replace(options, benchmarks=("voc20",))) is None
     assert run_if_classification(replace(options, benchmarks=(), all=True)) is None
     changed = replace(options, pamr=True, preset="tcl", segmenting=SegmentConfig(short_side_px=448))
