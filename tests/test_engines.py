@@ -186,7 +186,7 @@ def test_onednn_multiplies_only_where_it_keeps_float32(
     flags: set[str], is_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tower, "cpu_flags", lambda: flags)
-    backend = torch.backends.mkldnn.matmul
+    backend = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  (torch leaves it untyped)
     before = backend.fp32_precision
     with contextlib.suppress(KeyError), tower.onednn_products():
         assert (backend.fp32_precision == "bf16") is is_set

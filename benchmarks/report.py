@@ -1,0 +1,70 @@
+"""Writes docs/performance.md from the JSON files in benchmarks/results.
+
+    python benchmarks/report.py
+
+The files there are <benchmark>-<device>.json; what has no file says "not measured".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import loss
+from tables import inference_table, training_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+TARGET = ROOT / "docs" / "performance.md"
+
+HEAD = """# Speed and memory
+
+Written by `benchmarks/report.py` from the files in `benchmarks/results`; nothing here is typed by
+hand. Variants of a table ran interleaved in one process on new random inputs each round; times are
+medians with quartiles. On a CPU they are CPU seconds of one thread, so ratios within a table can be
+relied on, and absolute values only for this machine.
+
+## Engines
+
+`pacl.load(..., engine=...)` and `--engine` say what runs the frozen encoder on pictures; text
+embeddings, embedder and labels are the same for all.
+
+| engine | products | where |
+|---|---|---|
+| `torch` (default) | float32; by oneDNN where that is as exact | any device |
+| `torch-bf16` | bfloat16, sums along the blocks in float32 | any device with bfloat16 |
+| `onnx` | float32 | CPU, `pip install 'pacl[onnx]'` |
+| `openvino` | float32 | CPU, `pip install 'pacl[openvino]'` |
+| `openvino-bf16` | bfloat16 | CPU, the same |
+
+`auto` takes bfloat16 where the machine multiplies it faster than float32 (AVX512-BF16, AMX, GPUs),
+and of OpenVINO, ONNX Runtime and torch the first that is installed. The column "equal pixels" below
+is the share of pixels with the same label as transformers' own float32 forward pass, in the worst
+round. ONNX Runtime and OpenVINO run a graph that is exported at the first use, and kept in
+`~/.cache/pacl/engines` ($XDG_CACHE_HOME); it serves every picture size and patch stride, and all
+kinds of tokens but naclip.
+"""
+
+SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
+    "loss": ("The compatibility and its loss", "benchmarks/loss.py", loss.table),
+    "inference": ("Dense inference", "benchmarks/inference.py", inference_table),
+    "training_step": ("A training step", "benchmarks/training_step.py", training_table),
+}
+
+
+def render(results: Path = RESULTS) -> str:
+    """The page."""
+    parts = [HEAD]
+    for name, (title, script, table) in SECTIONS.items():
+        parts.append(f"## {title}\n\n`python {script}`\n")
+        for device, heading in (("cpu", "CPU"), ("cuda", "GPU")):
+            path = results / f"{name}-{device}.json"
+            text = table(json.loads(path.read_text())) if path.exists() else "not measured\n"
+            parts.append(f"### {title}: {heading}\n\n{text}")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render())
