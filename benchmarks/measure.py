@@ -6,6 +6,7 @@ import gc
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,36 @@ def _shortest_s(action: Callable[[], Any], device: torch.device, n: int = 10) ->
         action()
         times.append(now_s(device) - start)
     return min(times[2:])
+
+
+MIN_ROUNDS = 3
+
+
+def repeat(
+    one_round: Callable[[int], dict[str, float]], settings: Any, *, title: str
+) -> dict[str, list[float]]:
+    """Seconds of interleaved variants, round by round.
+
+    Args:
+        one_round: Runs every variant once on inputs of a seed; gives the seconds of each.
+        settings: Has rounds, warmup (rounds before the clock) and case_s, seconds after which no
+            further round starts once there are MIN_ROUNDS.
+        title: For the progress on standard error.
+    """
+    times: dict[str, list[float]] = {}
+    started = time.perf_counter()
+    for turn in range(settings.warmup + settings.rounds):
+        seconds = one_round(turn)
+        if turn < settings.warmup:
+            started = time.perf_counter()
+        else:
+            for name, value in seconds.items():
+                times.setdefault(name, []).append(value)
+        print(f"{title}: round {turn + 1}", file=sys.stderr)
+        is_late = time.perf_counter() - started > settings.case_s
+        if is_late and turn + 1 >= settings.warmup + MIN_ROUNDS:
+            break
+    return times
 
 
 class PeakMemory:
