@@ -28,21 +28,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patch temperature 1": {"patch_temperature": 1.0},
     "patch temperature 0.3": {"patch_temperature": 0.3},
     "patch temperature 0.1": {"patch_temperature": 0.1},
+    "patch temperature 0.07": {"patch_temperature": 0.07},
     "patch temperature 0.03": {"patch_temperature": 0.03},
     "layer -1": {"token_layer": -1},
     "layer -2": {"token_layer": -2},
-    "layer -4": {"token_layer": -4},
+    "layer -3": {"token_layer": -3},
     "layer -5": {"token_layer": -5},
     "value tokens (maskclip)": {"token_kind": "maskclip", "token_layer": -1},
     "key-key tokens (naclip)": {"token_kind": "naclip", "token_layer": -1},
     "clip init": {"init": "clip"},
     "no nouns": {"noun_weight": 0.0},
     "noun weight 1": {"noun_weight": 1.0},
-    "noun weight 10": {"noun_weight": 10.0},
-    "logit scale fixed": {"logit_scale": "fixed"},
-    "lr 5e-4": {"lr": 5e-4},
+    "noun weight 4": {"noun_weight": 4.0},
     "lr 1e-3": {"lr": 1e-3},
-    "weight decay 0.01": {"wd": 0.01},
     "paper": {"patch_temperature": 1.0, "token_layer": -1, "init": "random", "noun_weight": 1.0},
 }
 
@@ -54,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--base", type=json.loads, default={}, help="JSON of settings for all")
-    parser.add_argument("--n-train", type=int, default=1600)
+    parser.add_argument("--n-train", type=int, default=1200)
     parser.add_argument("--n-validation", type=int, default=160)
     args = parser.parse_args()
     folders = draw_storybook(
@@ -68,7 +66,7 @@ def main() -> None:
         output=args.output,
         model=args.model,
         batch_size=64,
-        lr=2e-3,
+        lr=4e-3,
         epochs=8,
     )
     base = replace(base, **args.base)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The embedded model, models/storybook, from nothing: a world, a CLIP, a PACL embedder.
 #
-#   recipes/storybook.sh              on a CPU: 41 minutes for the CLIP on 2 cores that did other work too
+#   recipes/storybook.sh              on a CPU: 73 minutes for the CLIP on 2 cores that did other work too
 #   STEPS=6000 BATCH=512 recipes/storybook.sh      on a GPU; not run yet
 #
 # Deterministic on one machine; another CPU or GPU rounds differently and gives another model of
@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WORK=${WORK:-runs/storybook-recipe}
-STEPS=${STEPS:-2200}
+STEPS=${STEPS:-5600}
 BATCH=${BATCH:-64}
 PYTHON=${PYTHON:-.venv/bin/python}
 PACL=${PACL:-.venv/bin/pacl}
@@ -19,13 +19,13 @@ import sys
 from pathlib import Path
 from pacl.data.storybook import draw_storybook
 
-draw_storybook(Path(sys.argv[1]), counts={"train": 16000, "validation": 300}, seed=0)
+draw_storybook(Path(sys.argv[1]), counts={"train": 24000, "validation": 300}, seed=0)
 PY
 $PYTHON recipes/storybook_clip.py "$WORK/world/train/captions.csv" "$WORK/untrained"
 $PACL train --objective clip --trainable all \
   --model "$WORK/untrained" --data "$WORK/world/train" --output "$WORK/clip" \
-  --batch-size "$BATCH" --steps "$STEPS" --lr 1e-3 --wd 0.1 --warmup 100 \
-  --keep-patches 0.5 --precision bf16 --checkpoint-every 100
+  --batch-size "$BATCH" --steps "$STEPS" --lr 1e-3 --wd 0.1 --warmup 100 --noun-weight 1 \
+  --augment flip --keep-patches 0.35 --precision bf16 --checkpoint-every 100
 $PYTHON - "$WORK/clip/last" models/storybook <<'PY'
 import sys
 import torch
@@ -34,6 +34,6 @@ from pacl import HfClip
 HfClip.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2], dtype=torch.float16)
 PY
 $PACL train --model models/storybook --data "$WORK/world/train" \
-  --output "$WORK/pacl" --batch-size 64 --lr 1e-3 --noun-weight 4 --epochs 3
+  --output "$WORK/pacl" --batch-size 64 --lr 3e-3 --epochs 3
 mkdir -p models/storybook/pacl
 cp "$WORK"/pacl/last/config.json "$WORK"/pacl/last/embedder.safetensors models/storybook/pacl/

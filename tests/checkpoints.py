@@ -30,7 +30,7 @@ SENTENCES = (
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "projection_dim": 16,
-        "vision": dict(hidden_size=24, heads=3, layers=3, patch_size=8, image_size=32),
+        "vision": dict(hidden_size=24, heads=3, layers=4, patch_size=8, image_size=32),
         "text": dict(hidden_size=20, heads=2, layers=2),
     },
     "vit-b-16": {

@@ -129,7 +129,7 @@ def test_before_training_stands_clips_own_last_block(model: Model, dataset: Fold
         report = measure_alignment(Model(other), dataset)
         for name in ("patch_accuracy_all", "patch_accuracy_present"):
             assert getattr(report.frozen, name).value == getattr(own.frozen, name).value
-        assert report.coherence_auroc != own.coherence_auroc
+        assert report.frozen.coherence_auroc != own.frozen.coherence_auroc
 
 
 def test_intervals_hold_the_value_and_are_seeded(model: Model, dataset: FolderDataset) -> None:

@@ -111,7 +111,7 @@ def test_activations_can_be_told_apart(tmp_path: Path, encoder: HfClip) -> None:
     assert (other.encode_patches(images)[0] - encoder.encode_patches(images)[0]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("layer", [-1, -2, -3])
+@pytest.mark.parametrize("layer", [-1, -2, -3, -4])
 @pytest.mark.parametrize("norm", [True, False])
 def test_every_layer_is_the_librarys(
     encoder: HfClip, reference: Any, layer: int, norm: bool
@@ -159,14 +159,14 @@ def test_projection_of_patches_is_the_librarys(encoder: HfClip, reference: Any) 
 def test_facts(encoder: HfClip, reference: Any, directory: Path) -> None:
     assert encoder.source == str(directory)
     assert (encoder.image_size_px, encoder.patch_size_px) == (32, 8)
-    assert (encoder.width, encoder.joint_width, encoder.n_layers) == (24, 16, 3)
+    assert (encoder.width, encoder.joint_width, encoder.n_layers) == (24, 16, 4)
     assert encoder.context_length == 77
     assert encoder.device == torch.device("cpu")
     assert encoder.logit_scale == pytest.approx(reference.logit_scale.exp().item())
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "other"}, {"layer": 0}, {"layer": -4}, {"stride_px": 9}]
+    "wrong", [{"kind": "other"}, {"layer": 0}, {"layer": -5}, {"stride_px": 9}]
 )
 def test_impossible_patch_tokens_are_refused(encoder: HfClip, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must (be one of|lie in)"):
@@ -467,7 +467,7 @@ def _missing(name: str) -> Callable[[Path], None]:
         (_empty, "truncated"),
         (_pickle, "pickle"),
         (_disguised_pickle, "not a safetensors file"),
-        (_other_config, "unknown 16"),
+        (_other_config, "unknown 32"),
         (_other_width, "do not fit"),
         (_other_model, "siglip"),
         (_nonsense_config, "does not describe a CLIP"),

@@ -74,16 +74,6 @@ class AlignmentReport:
     confidence: float
     """Of the intervals; what is resampled are whole images (see pacl.bootstrap)."""
 
-    @property
-    def coherence_auroc(self) -> float:
-        """Semantic coherence of the frozen tokens, as the paper has it."""
-        return self.frozen.coherence_auroc.value
-
-    @property
-    def coherence_auroc_embedded(self) -> float:
-        """The same of the patch embeddings in the joint space."""
-        return self.embedded.coherence_auroc.value
-
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; nan becomes null."""
         return _without_nan(asdict(self))

@@ -113,20 +113,20 @@ class TrainConfig:
     """Decoded images up to this size are held in memory; beyond it they are decoded per step.
     Used where images are encoded in the step (clip, or cache none)."""
 
-    patch_temperature: float = 0.07
+    patch_temperature: float = 0.05
     """Temperature τ_p of the softmax over patches; 1 is the paper's. Low: an image is judged by
     the few patches that fit a text best."""
 
     token_kind: str = "clip"
     """Last block of the frozen encoder: clip, maskclip, sclip, clearclip or naclip."""
 
-    token_layer: int = -3
+    token_layer: int = -4
     """Block whose patch tokens are used: -1 the last (the paper's), -2 the one before ..."""
 
     init: Literal["random", "clip"] = "random"
     """Embedder's start: random, or clip = the checkpoint's own visual projection."""
 
-    noun_weight: float = 6.0
+    noun_weight: float = 10.0
     """Weight of the noun loss beside the caption loss; 0 leaves nouns out."""
 
     templates: str = "paper7"

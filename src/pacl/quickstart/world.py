@@ -14,7 +14,7 @@ from pacl.segmenter import SegmentConfig
 SEGMENT = SegmentConfig(patch_stride_px=4)
 """The paper's stride trick, for every row: patches overlap by half."""
 N_PER_THING = 10
-N_COMPOSITIONS = 100
+N_COMPOSITIONS = 60
 
 
 @dataclass(frozen=True)
