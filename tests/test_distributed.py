@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import spawn
 
 from pacl.compatibility import contrastive_loss, patch_compatibility
 from pacl.distributed import (
@@ -48,8 +49,8 @@ def on_one_process(*, has_own_captions: bool) -> tuple[Tensor, list[Tensor], Ten
 
 
 def on_a_rank(number: int, directory: str) -> None:
-    store = distributed.FileStore(f"{directory}/store", WORLD)
-    distributed.init_process_group("gloo", store=store, rank=number, world_size=WORLD)
+    place = f"file://{directory}/store"
+    distributed.init_process_group("gloo", init_method=place, rank=number, world_size=WORLD)
     assert (rank(), world_size()) == (number, WORLD)
     results = []
     own = slice(number * PER_RANK, (number + 1) * PER_RANK)
@@ -72,7 +73,7 @@ def on_a_rank(number: int, directory: str) -> None:
 
 
 def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
-    multiprocessing.spawn(on_a_rank, (str(tmp_path),), nprocs=WORLD)
+    spawn(on_a_rank, (str(tmp_path),), nprocs=WORLD)
     results = [torch.load(tmp_path / f"{number}.pt") for number in range(WORLD)]
     for case, has_own_captions in enumerate((True, False)):
         loss, gradients, of_texts = on_one_process(has_own_captions=has_own_captions)

@@ -244,7 +244,7 @@ def build_text_table(
         used: Numbers of the texts that will be asked for, ascending.
         on_texts: Called with the texts embedded and those to embed.
     """
-    wanted = [texts[number] for number in used]
+    wanted = [texts[int(number)] for number in used]
     encode = build_text_encoder(encoder, wanted)
     order = sorted(range(len(wanted)), key=lambda k: len(wanted[k]))  # less padding in a chunk
     table = torch.empty(len(wanted), encoder.joint_width, device=encoder.device)

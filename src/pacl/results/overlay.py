@@ -70,15 +70,27 @@ def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Im
     The strip takes a third of the picture at most: the words shrink down to 8 px, and what then
     still finds no room is left out, the last entries first.
     """
-    largest_px = int(np.clip(min(picture.size) // 24, 12, 48))
-    for text_px in range(largest_px, MIN_TEXT_PX - 1, -1):
-        font = ImageFont.load_default(text_px)
-        line_px = round(text_px * LINE_SPACING)
-        n_lines = (picture.height // 3 - text_px // 2) // line_px
-        lines = _wrap(entries, font, picture.width)[: max(0, n_lines)]
-        if sum(map(len, lines)) == len(entries):
-            break
-    return _draw_strip(picture, lines, font, line_px) if lines else picture.copy()
+    text_px = int(np.clip(min(picture.size) // 24, 12, 48))
+    lines = _lay_out(entries, picture.size, text_px)
+    while sum(map(len, lines)) < len(entries) and text_px > MIN_TEXT_PX:
+        text_px -= 1
+        lines = _lay_out(entries, picture.size, text_px)
+    return _draw_strip(picture, lines, text_px) if lines else picture.copy()
+
+
+def _lay_out(
+    entries: Sequence[LegendEntry], size_px: tuple[int, int], text_px: int
+) -> list[list[LegendEntry]]:
+    """As many lines of entries as a third of the picture has room for."""
+    width, height = size_px
+    n_lines = (height // 3 - text_px // 2) // round(text_px * LINE_SPACING)
+    return _wrap(entries, _font(text_px), width)[: max(0, n_lines)]
+
+
+def _font(text_px: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(text_px)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow has its own, with FreeType
+    return font
 
 
 def _entry_px(entry: LegendEntry, font: ImageFont.FreeTypeFont) -> int:
@@ -104,14 +116,8 @@ def _wrap(
     return lines
 
 
-def _draw_strip(
-    picture: Image.Image,
-    lines: list[list[LegendEntry]],
-    font: ImageFont.FreeTypeFont,
-    line_px: int,
-) -> Image.Image:
-    text_px = round(font.size)
-    gap = text_px // 4
+def _draw_strip(picture: Image.Image, lines: list[list[LegendEntry]], text_px: int) -> Image.Image:
+    font, line_px, gap = _font(text_px), round(text_px * LINE_SPACING), text_px // 4
     strip = Image.new("RGB", (picture.width, len(lines) * line_px + 2 * gap), _PAPER)
     top_left = (0, picture.height - strip.height)
     strip = Image.blend(picture.crop((*top_left, *picture.size)), strip, 0.85)
