@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pacl.atomic import write_atomically
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.results import Segmentation
-from pacl.results.files import write_atomically
 from pacl.results.heatmap import colourise, draw_heatmap
 from pacl.results.overlay import add_legend, class_borders, draw_overlay
 from pacl.results.palette import class_colours

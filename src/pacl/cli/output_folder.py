@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pacl.api import Failure
+from pacl.atomic import write_atomically
 from pacl.errors import InputError
-from pacl.results.files import write_atomically
 from pacl.results.segmentation import FORMATS, Segmentation
 
 SETTINGS, INDEX, FAILURES = "run.json", "pictures.jsonl", "failures.csv"

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from pacl.results.files import write_atomically
+from pacl.atomic import write_atomically
 from pacl.results.palette import NONE_COLOUR, class_colours
 
 IGNORE_8_BIT = 255

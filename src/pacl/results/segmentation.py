@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch.nn import functional as F
 
+from pacl.atomic import write_atomically
 from pacl.errors import InputError
-from pacl.results.files import write_atomically
 from pacl.results.heatmap import draw_heatmap
 from pacl.results.overlay import draw_overlay
 from pacl.results.png import write_classes_json, write_label_png
