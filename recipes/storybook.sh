@@ -11,15 +11,16 @@ cd "$(dirname "$0")/.."
 WORK=${WORK:-runs/storybook-recipe}
 STEPS=${STEPS:-5600}
 BATCH=${BATCH:-64}
+PICTURES=${PICTURES:-24000}
 PYTHON=${PYTHON:-.venv/bin/python}
 PACL=${PACL:-.venv/bin/pacl}
 
-$PYTHON - "$WORK/world" <<'PY'
+$PYTHON - "$WORK/world" "$PICTURES" <<'PY'
 import sys
 from pathlib import Path
 from pacl.data.storybook import draw_storybook
 
-draw_storybook(Path(sys.argv[1]), counts={"train": 24000, "validation": 300}, seed=0)
+draw_storybook(Path(sys.argv[1]), counts={"train": int(sys.argv[2]), "validation": 300}, seed=0)
 PY
 $PYTHON recipes/storybook_clip.py "$WORK/world/train/captions.csv" "$WORK/untrained"
 $PACL train --objective clip --trainable all \

@@ -278,6 +278,7 @@ def test_class_embeddings_normalise_average_normalise(encoder: HfClip) -> None:
 
 def test_frozen_until_unfrozen(directory: Path) -> None:
     encoder = HfClip.from_pretrained(directory)
+    assert not any(module.training for module in encoder.clip.modules())
     encoder.train()
     assert not any(module.training for module in encoder.modules())
     assert not any(p.requires_grad for p in encoder.parameters())
