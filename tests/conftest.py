@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -14,6 +15,9 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from pacl.api import Model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +66,28 @@ def camvid(shared_data: Path) -> Path:
 def flickr_pairs(shared_data: Path) -> Path:
     """Photographs with captions: captions.csv and images/."""
     return _existing(shared_data / "flickr_pairs", "captions.csv")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a small random CLIP."""
+    from checkpoints import write_clip
+
+    return write_clip(tmp_path_factory.mktemp("checkpoint") / "clip")
+
+
+@pytest.fixture(scope="module")
+def model(clip: Path) -> Model:
+    """That CLIP with a random embedder."""
+    # Not at the top: what is imported before pytest's plug-ins are set up has no shape checks.
+    from pacl.api import Model, load
+    from pacl.embedder import VisionEmbedder
+    from pacl.model import Pacl
+
+    encoder = load(clip, device="cpu").pacl.encoder
+    torch.manual_seed(0)
+    embedder = VisionEmbedder(encoder.width, encoder.joint_width)
+    return Model(Pacl(encoder=encoder, embedder=embedder))
 
 
 def _existing(directory: Path, witness: str) -> Path:

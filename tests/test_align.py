@@ -13,24 +13,13 @@ from PIL import Image
 from torch.nn import functional
 
 import references
-from checkpoints import write_clip
 from pacl.align import measure_alignment, measure_patch_accuracy
-from pacl.api import Model, load
+from pacl.api import Model
 from pacl.data.folder import FolderDataset
-from pacl.embedder import VisionEmbedder
 from pacl.metrics import NO_CLASS, patch_labels
 from pacl.model import Pacl
 
 LABELS = ("house", "boat", "snow")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A random CLIP with a random embedder."""
-    pacl = load(write_clip(tmp_path_factory.mktemp("checkpoint") / "clip"), device="cpu").pacl
-    torch.manual_seed(0)
-    embedder = VisionEmbedder(pacl.encoder.width, pacl.encoder.joint_width)
-    return Model(Pacl(encoder=pacl.encoder, embedder=embedder))
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import write_clip
 from classification_copies import COPIES, save_picture
 from pacl.cli import classification, main
 from pacl.cli.classification import (
@@ -22,11 +21,6 @@ from pacl.cli.score import Evaluate
 from pacl.errors import InputError
 from pacl.evaluate_classification import SetProgress
 from pacl.segment_config import SegmentConfig
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("checkpoint") / "clip")
 
 
 @pytest.fixture

@@ -11,17 +11,11 @@ import pytest
 from PIL import Image
 
 from benchmark_copies import copy_voc, save_mask
-from checkpoints import write_clip
 from pacl.benchmarks import presets
 from pacl.cli import main
 from pacl.data.images import open_mask
 
 LINE = ["evaluate", "voc20", "--root", "data", "--preset", "restricted", "--model"]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("checkpoint") / "clip")
 
 
 @pytest.fixture(autouse=True)

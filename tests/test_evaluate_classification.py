@@ -7,15 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from checkpoints import write_clip
-from pacl.api import Model, load
+from pacl.api import Model
 from pacl.benchmarks.classification.dataset import ClassificationData, PackedPixels, Pictures, Split
 from pacl.classifier import class_probabilities
-from pacl.embedder import VisionEmbedder
 from pacl.evaluate_classification import ROWS, SetProgress, evaluate_set
-from pacl.model import Pacl
 from pacl.prompts import Labels
 
 TEMPLATES = ("a photo of a {}.",)
@@ -23,15 +19,6 @@ LABELS = Labels(
     names=("house", "boat", "tree", "car", "dog", "snow"),
     prompts=(("house",), ("boat", "sea"), ("tree",), ("car",), ("dog",), ("snow",)),
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A random CLIP with a random embedder."""
-    pacl = load(write_clip(tmp_path_factory.mktemp("checkpoint") / "clip"), device="cpu").pacl
-    torch.manual_seed(0)
-    embedder = VisionEmbedder(pacl.encoder.width, pacl.encoder.joint_width)
-    return Model(Pacl(encoder=pacl.encoder, embedder=embedder))
 
 
 def _split(n_images: int, seed: int) -> Split:

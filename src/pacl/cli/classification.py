@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pacl.cli.classification_tables import accuracy_table, write_tables
 from pacl.cli.exit_codes import DONE
+from pacl.cli.json_files import read_json_object
 from pacl.cli.options import ModelOptions, warn_of_photographs
 from pacl.cli.scored import describe_scored
 from pacl.cli.talk import ShowProgress, progress, result, say
@@ -258,7 +259,7 @@ def _read_saved(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         InputError: They were made with other settings and must not be taken for these.
     """
-    saved = _read_json(path)
+    saved = read_json_object(path)
     if "rows" not in saved:
         return None
     wanted = content["settings"]
@@ -274,18 +275,10 @@ def _read_saved(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
 def _read_partial(path: Path, content: dict[str, Any]) -> SetProgress | None:
     from pacl.evaluate_classification import SetProgress
 
-    kept = _read_json(path)
+    kept = read_json_object(path)
     if kept.get("settings") != content["settings"]:
         return None
     try:
         return SetProgress.from_json(kept["progress"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = jsons.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -12,6 +12,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from pacl.cli.exit_codes import CANNOT_RUN, DONE, SOME_FAILED, WRONG_INPUT
+from pacl.cli.json_files import read_json_object
 from pacl.cli.talk import progress, result, say, table
 from pacl.errors import InputError
 
@@ -200,7 +201,7 @@ def _iter_runs(root: Path) -> Iterator[Path]:
 def _describe_checkpoint(directory: Path, *, name: str) -> dict[str, Any] | None:
     """One row; none for a directory that holds something else."""
     last = directory / "last"
-    config = _read_json((last if last.is_dir() else directory) / "config.json")
+    config = read_json_object((last if last.is_dir() else directory) / "config.json")
     if config.get("format") == "pacl":
         kind, encoder = "PACL embedder", config.get("encoder", "?")
     elif config.get("model_type") == "clip":
@@ -208,13 +209,5 @@ def _describe_checkpoint(directory: Path, *, name: str) -> dict[str, Any] | None
         kind, encoder = "CLIP with PACL embedder" if has_embedder else "CLIP", "-"
     else:
         return None
-    steps = _read_json(last / "trainer.json").get("step", "-")
+    steps = read_json_object(last / "trainer.json").get("step", "-")
     return {"model": name, "kind": kind, "of": encoder, "steps": steps}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = jsons.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pacl.api import Failure
 from pacl.atomic import write_atomically
+from pacl.cli.json_files import read_json_object
 from pacl.errors import InputError
 from pacl.results.segmentation import FORMATS, Segmentation
 
@@ -45,7 +46,7 @@ class OutputFolder:
                 taken for these.
         """
         content = json.dumps(settings, indent=1, ensure_ascii=False)
-        saved, wanted = _read_settings(self.directory / SETTINGS), json.loads(content)
+        saved, wanted = read_json_object(self.directory / SETTINGS), json.loads(content)
         differing = [key for key in wanted if self._stem_of and saved.get(key) != wanted[key]]
         if differing and not may_replace:
             raise InputError(
@@ -131,10 +132,3 @@ def _iter_index(path: Path) -> Iterator[tuple[str, str]]:
             yield content["source"], content["stem"]
         except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
             continue
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
