@@ -47,7 +47,7 @@ class QuickstartConfig:
 
     output: Path = Path("runs/quickstart")
     """Where everything is written."""
-    n_train: int = 3000
+    n_train: int = 2800
     """Captioned pictures to train on; three captions each."""
     n_test: int = 90
     """Pictures to score on; as many more teach the supervised probe."""
@@ -163,8 +163,8 @@ def _train(
             data=world.train,
             output=config.output / name,
             model=STORYBOOK,
-            batch_size=64,
-            lr=4e-3,
+            batch_size=32,
+            lr=3e-3,
             epochs=config.epochs,
             log_every=2,
         ),
