@@ -85,7 +85,8 @@ def test_what_is_scored_is_not_scored_again(
     assert "scored before" in again.err
     with pytest.raises(InputError, match="other settings: templates"):
         _run(["dtd"], "data", loading, templates="simple")
-    _run(["dtd"], "data", loading, templates="simple", overwrite=True)
+    next(Path("out").glob("dtd_*.json")).unlink()
+    _run(["dtd"], "data", loading, templates="simple")
     content = json.loads(next(Path("out").glob("dtd_*.json")).read_text())
     assert content["settings"]["templates"] == ["a photo of a {}."]
 
@@ -157,12 +158,19 @@ def test_options_of_evaluate(loading: ModelOptions, capsys: pytest.CaptureFixtur
     assert main([*line, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["benchmark"] == "dtd"
     options = Evaluate(("dtd",), root=Path("data"), output=Path("out"), loading=loading)
+    more = ["--templates", "simple", "--patch-stride-px", "8", "--batch-size", "1", "--json"]
+    assert main([*line, *more, "--output", "finer"]) == 0
+    settings = json.loads(capsys.readouterr().out)[0]["settings"]
+    assert settings["templates"] == ["a photo of a {}."]
+    assert settings["patch_stride_px"] == 8
     assert run_if_classification(replace(options, benchmarks=("voc20",))) is None
     assert run_if_classification(replace(options, benchmarks=(), all=True)) is None
     changed = replace(options, pamr=True, preset="tcl", segmenting=SegmentConfig(short_side_px=448))
     with pytest.raises(InputError, match="--preset, --pamr") as caught:
         run_if_classification(changed)
     assert "short" in caught.value.what
+    assert main(["evaluate", "storybook", "--templates", "simple"]) == 2
+    assert "--templates is for sets to classify" in capsys.readouterr().err
 
 
 def test_data_check_counts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,9 @@ def run_if_classification(options: Evaluate) -> int | None:
         root=options.root,
         output=options.output,
         loading=options.loading,
+        templates=options.templates,
+        patch_stride_px=options.segmenting.patch_stride_px,
+        batch_size=options.segmenting.batch_size,
         json=options.json,
     )
 
@@ -57,7 +60,7 @@ def _refuse_segmenting(name: str, options: Evaluate) -> None:
 
     flags = ("all", "preset", "pamr", "baseline", "labels", "profile")
     given = [f"--{flag}" for flag in flags if getattr(options, flag)]
-    given += given_settings(options.segmenting)
+    given += [flag for flag in given_settings(options.segmenting) if flag != "--patch-stride-px"]
     if given:
         raise InputError(
             f"{name} is a set to classify: {', '.join(given)} would do nothing", fix="leave it out"
@@ -95,8 +98,8 @@ def run_classification_benchmarks(
     output: Path,
     loading: ModelOptions,
     templates: str | None = None,
+    patch_stride_px: int | None = None,
     batch_size: int = 64,
-    overwrite: bool = False,
     json: bool = False,
 ) -> int:
     """Score a model on classification sets, print the table and keep the numbers.
@@ -107,8 +110,8 @@ def run_classification_benchmarks(
         output: Gets one JSON file per set and the tables classification.md and .csv.
         loading: Which model.
         templates: A name in `pacl.prompts.TEMPLATES`; None: the templates of each set.
+        patch_stride_px: Distance between the patches that PACL compares; None: the patch size.
         batch_size: Pictures encoded together.
-        overwrite: Score again what is there.
         json: Print the JSON in place of the table.
 
     Raises:
@@ -127,9 +130,9 @@ def run_classification_benchmarks(
         for warning in benchmark.warnings(data):
             say(f"note: {warning}")
         content = describe_scored(benchmark.name, loading, model)
-        content |= _settings(benchmark, data, model.pacl, templates)
+        content |= _settings(benchmark, data, model.pacl, templates, patch_stride_px)
         path = output / f"{_file_stem(content)}.json"
-        contents.append(_score(content, path, benchmark, data, model, batch_size, overwrite))
+        contents.append(_score(content, path, benchmark, data, model, batch_size))
     result(jsons.dumps(contents, indent=1) if json else accuracy_table(contents))
     write_tables(contents, output)
     return DONE
@@ -150,6 +153,7 @@ def _settings(
     data: ClassificationData,
     pacl: Pacl,
     templates: str | None,
+    patch_stride_px: int | None,
 ) -> dict[str, Any]:
     """Everything that decides the numbers."""
     from pacl.evaluate_classification import N_TO_CHOOSE_ON
@@ -163,6 +167,7 @@ def _settings(
             "targets": hashlib.sha256(data.test.targets.tobytes()).hexdigest()[:16],
             "prompts": [list(words) for words in data.labels.prompts],
             "templates": list(_find_templates(benchmark, templates)),
+            "patch_stride_px": patch_stride_px or pacl.encoder.patch_size_px,
             "n_train": 0 if data.train is None else min(len(data.train), N_TO_CHOOSE_ON),
             "weights": _fingerprint(pacl),
         },
@@ -200,18 +205,17 @@ def _score(
     data: ClassificationData,
     model: Model,
     batch_size: int,
-    overwrite: bool,
 ) -> dict[str, Any]:
     """What the file at path holds, or will hold after scoring."""
     from pacl.atomic import write_atomically
     from pacl.evaluate_classification import evaluate_set
 
-    saved = None if overwrite else _read_saved(path, content)
+    saved = _read_saved(path, content)
     if saved is not None:
         say(f"{benchmark.name}: scored before, in {path}")
         return saved
     partial_path = path.with_suffix(".partial.json")
-    resume = None if overwrite else _read_partial(partial_path, content)
+    resume = _read_partial(partial_path, content)
     if resume is not None:
         say(f"{benchmark.name}: going on after {resume.n_done:,} of {len(data.test):,} images")
     templates = content["settings"]["templates"]
@@ -222,6 +226,7 @@ def _score(
             model,
             data,
             templates=templates,
+            patch_stride_px=content["settings"]["patch_stride_px"],
             batch_size=batch_size,
             resume=resume,
             on_progress=_Keeper(partial_path, content, show),

@@ -54,6 +54,9 @@ class Evaluate:
     baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
     """Score the frozen CLIP with these training-free patch tokens in place of an embedder."""
 
+    templates: Literal["paper7", "imagenet80", "simple"] | None = None
+    """Prompts of the class names of sets to classify; none: each set's own. Presets have theirs."""
+
     labels: str | None = None
     """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
 
@@ -106,6 +109,11 @@ def _check(options: Evaluate) -> None:
         raise InputError(
             f"the preset {options.preset} decides {', '.join(given)}",
             fix="leave them out; or leave out --preset to use settings of your own",
+        )
+    if options.templates is not None:
+        raise InputError(
+            "--templates is for sets to classify",
+            fix="leave it out; --preset decides the templates, or the model's own are taken",
         )
     if options.baseline is not None and options.loading.embedder is not None:
         raise InputError("--baseline and --embedder exclude each other", fix="give one of them")
