@@ -102,9 +102,13 @@ def test_background_by_words_by_name_and_by_rule_alone() -> None:
     by_rule = build_candidates(voc21, build_preset("tcl", "voc21"))
     assert by_rule.labels.names == voc21.class_names[1:]
     coco_object = find_benchmark("coco-object")
-    words = build_candidates(coco_object, build_preset("sclip", "coco-object")).labels.prompts[0]
+    words, person, *others = build_candidates(
+        coco_object, build_preset("sclip", "coco-object")
+    ).labels.prompts
     assert "bed" not in words  # a class of its own there
     assert "wall" in words
+    assert person[::7] == ("person", "body")
+    assert all(len(each) == 1 for each in others)
 
 
 def test_from_labels_to_class_ids() -> None:

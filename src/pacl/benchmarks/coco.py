@@ -66,6 +66,9 @@ SYNONYMS = {
 }
 """Our own words."""
 
+OBJECT_SYNONYMS = {"person": (*voc.SYNONYMS["person"], "body")}
+"""The words of SCLIP's protocol for COCO-Object, which stand in place of the name."""
+
 DOWNLOAD = (
     "download http://images.cocodataset.org/zips/val2017.zip and "
     "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
@@ -136,7 +139,7 @@ COCO_OBJECT = Benchmark(
     name="coco-object",
     title="COCO-Object val2017",
     class_names=("background", *THINGS),
-    synonyms=SYNONYMS,
+    synonyms=OBJECT_SYNONYMS,
     background_words=voc.BACKGROUND_WORDS,
     class_of_raw={
         **{raw: k for k, raw in enumerate(_THING_IDS, start=1)},

@@ -9,6 +9,7 @@ background; context59 ignores it and shifts the classes to 0..58.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import warnings
 from collections import defaultdict
@@ -30,6 +31,8 @@ from pacl.benchmarks.dataset import (
     read_split,
 )
 from pacl.errors import EnvironmentProblem, InputError
+
+_log = logging.getLogger(__name__)
 
 NAME_OF_DETAIL_ID = {
     2: "aeroplane", 9: "bag", 18: "bed", 19: "bedclothes", 22: "bench", 23: "bicycle", 25: "bird",
@@ -105,10 +108,13 @@ def convert_annotations(base: Path) -> int:
     images, annotations = _read_json(base / JSON_NAME)
     masks = base / "SegmentationClassContext"
     unfinished = masks.with_suffix(".unfinished")
+    _log.info("converting %s annotations to %s, once", f"{len(images):,}", masks)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        for image in images:
+        for n_done, image in enumerate(images):
+            if n_done and n_done % 500 == 0:
+                _log.info("converted %s of %s", f"{n_done:,}", f"{len(images):,}")
             mask = draw_mask(annotations[image["image_id"]], image["height"], image["width"])
             Image.fromarray(mask).save(unfinished / f"{Path(image['file_name']).stem}.png")
         if not _split_path(base).is_file():

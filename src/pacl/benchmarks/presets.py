@@ -19,6 +19,11 @@ from pacl.segment_config import SegmentConfig
 
 WITH_BACKGROUND = ("voc21", "context60", "coco-object")
 WITH_BACKGROUND_WORDS = ("voc21", "coco-object")
+WITH_SYNONYMS = ("voc20", "voc21", "coco-object")
+NAMES_NOTE = (
+    'class names are ours: plain words with spaces ("traffic light", "tile ceiling") where the '
+    'authors write "trafficlight", "ceiling-tile"'
+)
 PAMR_NOTE = "PAMR at the size that the encoder sees, there at the original one"
 TCL_TEMPLATES = (*PAPER7, "a photo of many {}.", "a photo of {}s.")
 
@@ -110,14 +115,15 @@ def sclip(benchmark: str) -> Preset:
         window_px=224,
         window_stride_px=112,
         logit_scale={"voc21": 65.0, "context60": 50.0, "coco-object": 50.0}.get(benchmark, 40.0),
-        use_synonyms=benchmark.startswith("voc"),
+        use_synonyms=benchmark in WITH_SYNONYMS,
         notes=(
-            "class names are ours, written with spaces",
+            NAMES_NOTE,
             *(
                 ("classes on 10 % or less of an image's foreground are not suppressed",)
                 if benchmark == "voc21"
                 else ()
             ),
+            *_words_note(benchmark),
         ),
     )
     return _with_probability_rule(preset, level=0.1)
@@ -132,10 +138,10 @@ def naclip(benchmark: str) -> Preset:
         short_side_px=560 if benchmark == "cityscapes" else 336,
         window_px=None if is_whole else 224,
         window_stride_px=None if is_whole else 112,
-        use_synonyms=benchmark.startswith("voc"),
+        use_synonyms=benchmark in WITH_SYNONYMS,
         pamr_iterations=10,
         pamr_dilations=(8, 16),
-        notes=("class names are ours, written with spaces", PAMR_NOTE),
+        notes=(NAMES_NOTE, *_words_note(benchmark), PAMR_NOTE),
     )
     return _with_probability_rule(preset, level=0.1)
 
@@ -239,6 +245,12 @@ def build_preset(name: str, benchmark: str) -> Preset:
     if name not in PRESETS:
         raise InputError(f"no preset called {name!r}", fix=f"choose one of: {', '.join(PRESETS)}")
     return PRESETS[name](benchmark)
+
+
+def _words_note(benchmark: str) -> tuple[str, ...]:
+    if benchmark != "coco-object":
+        return ()
+    return ("\"bed\" is the class's own word and not the background's too",)
 
 
 def _with_probability_rule(preset: Preset, *, level: float) -> Preset:

@@ -179,9 +179,10 @@ def _explain(error: Exception) -> str:
 
 
 def _set_up_logging(*, is_debug: bool) -> None:
-    """Warnings to stderr; pacl's remarks only with --debug, the libraries' bars on a terminal."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("pacl").setLevel(logging.DEBUG if is_debug else logging.WARNING)
+    """Remarks of pacl and warnings of all to stderr; the libraries' bars on a terminal."""
+    form = logging.BASIC_FORMAT if is_debug else "%(message)s"
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=form)
+    logging.getLogger("pacl").setLevel(logging.DEBUG if is_debug else logging.INFO)
     if not is_debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
