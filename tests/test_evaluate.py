@@ -184,6 +184,6 @@ def test_what_a_state_belongs_to(model: Model, folder: FolderDataset) -> None:
 
 
 def test_a_stride_that_does_not_fit_is_refused(model: Model, folder: FolderDataset) -> None:
-    config = SegmentConfig(patch_stride_px=3)
-    with pytest.raises(InputError, match="does not divide"):
+    config = SegmentConfig(patch_stride_px=99)
+    with pytest.raises(InputError, match="leaves gaps"):
         build_predictor(model, build_task("a", folder, preset=None, config=config))

@@ -158,6 +158,7 @@ def test_class_scores_are_the_best_of_a_classs_names() -> None:
         (1, 1, SegmentConfig(), (16, 16)),
         (9, 9, SegmentConfig(size_px=(33, 3)), (32, 4)),
         (9, 9, SegmentConfig(size_px=(1, 1)), (4, 4)),
+        (480, 360, SegmentConfig(patch_stride_px=3), (24, 12)),
     ],
 )
 def test_working_size_keeps_the_shape_in_whole_patches(
@@ -176,7 +177,8 @@ def test_an_elongated_picture_is_refused_unless_its_size_is_given() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (SegmentConfig(patch_stride_px=3), "does not divide.*\n.*1, 2, 4"),
+        (SegmentConfig(patch_stride_px=5), "patch stride 5 px leaves gaps.*\n.*1 to 4"),
+        (SegmentConfig(window_px=8, patch_stride_px=3), "window 8 px.*every 3 px.*\n.*use 12"),
         (SegmentConfig(window_px=10), "window 10 px.*\n.*use 8"),
         (SegmentConfig(window_px=8, window_stride_px=2), "window stride 2 px.*\n.*use 4"),
         (SegmentConfig(window_px=8, window_stride_px=12), "gaps"),

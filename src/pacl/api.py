@@ -192,7 +192,7 @@ class Model:
 
         Raises:
             InputError: an unreadable picture, empty or repeated labels, an unknown score, a stride
-                that does not divide the patch size.
+                that exceeds the patch size.
         """
         if score is None:
             score = "pacl" if self.pacl.has_embedder else "clip"

@@ -25,8 +25,8 @@ class SegmentConfig:
     """Distance between windows; where they overlap, scores are averaged. none: half a window."""
 
     patch_stride_px: int | None = None
-    """Distance between patches; it must divide the patch size. Smaller gives finer masks, slowly
-    (16 to 8 costs 4 times as much). none: the patch size."""
+    """Distance between patches, at most their size. Smaller gives finer masks, slowly (16 to 8
+    costs 4 times as much). none: the patch size."""
 
     background: Literal["none", "probability", "entropy"] = "none"
     """Which pixels are none of the labels: no pixel; those whose best probability is below the

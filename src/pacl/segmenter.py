@@ -18,7 +18,7 @@ from pacl.model import Pacl
 from pacl.results import Segmentation
 from pacl.segment_config import SegmentConfig
 from pacl.stopwatch import Stopwatch
-from pacl.windows import PatchScorer, score_maps
+from pacl.windows import PatchScorer, grid_px, score_maps
 
 MAX_ASPECT = 32
 """Longest picture for its width that is accepted: beyond it, memory would run out unannounced."""
@@ -69,12 +69,13 @@ def _or(value: float | None, default: float) -> float:
 def working_size_px(
     height: int, width: int, *, encoder: ImageReader, config: SegmentConfig
 ) -> tuple[int, int]:
-    """Height and width a picture is resized to: whole patches, as near its shape as they allow.
+    """Height and width a picture is resized to: whole patches and, where their stride does not
+    divide them, whole strides; as near the picture's shape as they allow.
 
     Raises:
         InputError: the picture is more than MAX_ASPECT times as long as it is wide.
     """
-    patch_px = encoder.patch_size_px
+    step_px = grid_px(encoder.patch_size_px, config.patch_stride_px or encoder.patch_size_px)
     if config.size_px is not None:
         tall, wide = config.size_px
     else:
@@ -86,7 +87,7 @@ def working_size_px(
             )
         scale = (config.short_side_px or encoder.image_size_px) / min(height, width)
         tall, wide = height * scale, width * scale
-    return max(1, round(tall / patch_px)) * patch_px, max(1, round(wide / patch_px)) * patch_px
+    return max(1, round(tall / step_px)) * step_px, max(1, round(wide / step_px)) * step_px
 
 
 def build_scorer(
@@ -215,12 +216,13 @@ def check_config(config: SegmentConfig, *, patch_px: int) -> None:
     Raises:
         InputError: names the value, and one that fits.
     """
-    if config.patch_stride_px and patch_px % config.patch_stride_px:
-        divisors = [str(d) for d in range(1, patch_px + 1) if patch_px % d == 0]
+    stride_px = config.patch_stride_px or patch_px
+    if stride_px > patch_px:
         raise InputError(
-            f"patch stride {config.patch_stride_px} px does not divide the patch size {patch_px}",
-            fix=f"use one of {', '.join(divisors)}",
+            f"patch stride {stride_px} px leaves gaps between patches of {patch_px} px",
+            fix=f"use 1 to {patch_px}; the divisors of {patch_px} keep its grid",
         )
+    step_px = grid_px(patch_px, stride_px)
     if config.window_stride_px and config.window_stride_px > (config.window_px or 0):
         raise InputError(
             f"window stride {config.window_stride_px} px leaves gaps between windows",
@@ -228,9 +230,10 @@ def check_config(config: SegmentConfig, *, patch_px: int) -> None:
             fix="give a window at least as large as its stride",
         )
     for name, value in (("window", config.window_px), ("window stride", config.window_stride_px)):
-        if value and value % patch_px:
-            nearest = max(1, round(value / patch_px)) * patch_px
+        if value and value % step_px:
+            nearest = max(1, round(value / step_px)) * step_px
             raise InputError(
-                f"{name} {value} px is not a multiple of the patch size {patch_px} px",
+                f"{name} {value} px is not a multiple of {step_px} px "
+                f"(patches of {patch_px} px, every {stride_px} px)",
                 fix=f"use {nearest}",
             )

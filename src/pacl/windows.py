@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -46,21 +47,22 @@ def score_maps(
     """Scores of several pictures, each on a grid of square cells that tile it.
 
     Args:
-        inputs: normalised pictures of any sizes whose sides are whole patches.
+        inputs: normalised pictures of any sizes whose sides are multiples of `grid_px`.
         scorer: gives one score per patch.
-        window_px: whole patches; None: the whole picture.
-        window_stride_px: whole patches; None: half a window.
+        window_px: a multiple of `grid_px`; None: the whole picture.
+        window_stride_px: a multiple of `grid_px`; None: half a window.
         patch_px: side of the scorer's patches.
-        cell_px: the scorer's patch stride; a divisor of patch_px.
+        cell_px: the scorer's patch stride, at most patch_px.
         batch_size: windows given to the scorer at once.
 
     Returns: per picture (C, height / cell_px, width / cell_px); the mean where windows overlap.
     """
     by_size: defaultdict[tuple[int, int], list[tuple[int, Window]]] = defaultdict(list)
+    step_px = grid_px(patch_px, cell_px)
     for index, picture in enumerate(inputs):
         height, width = picture.shape[1:]
         side = window_px or max(height, width)
-        stride = window_stride_px or max(side // 2 // patch_px, 1) * patch_px
+        stride = window_stride_px or max(side // 2 // step_px, 1) * step_px
         for window in windows(height, width, window=side, stride=stride):
             top, left, bottom, right = window
             by_size[bottom - top, right - left].append((index, window))
@@ -84,6 +86,13 @@ def score_maps(
     return [sums[i] / counts[i].to(sums[i].device) for i in range(len(inputs))]
 
 
+def grid_px(patch_px: int, stride_px: int) -> int:
+    """The step in pixels that whole patches and whole cells share: the sides of pictures and
+    windows are multiples of it. The patch size, where the stride divides it.
+    """
+    return math.lcm(patch_px, stride_px)
+
+
 def patches_to_cells(
     scores: Float[Tensor, "B C rows columns"], *, patch_px: int, cell_px: int
 ) -> Float[Tensor, "B C cell_rows cell_columns"]:
@@ -92,13 +101,15 @@ def patches_to_cells(
     Patches cell_px apart but wider than that reach over the border cells: the first patch's
     centre lies at patch_px / 2, that of the first cell at cell_px / 2. Cells nearer the border
     than any patch centre take the nearest patch's scores. Without overlap this is the identity.
+    The patches are those of a picture whose sides are multiples of `grid_px`.
     """
     if cell_px == patch_px:
         return scores
-    margin = patch_px // cell_px - 1
+    n_more = -(-patch_px // cell_px) - 1
+    first = (patch_px - cell_px) / (2 * cell_px)
     for dim in (2, 3):
         n_patches = scores.shape[dim]
-        place = torch.arange(n_patches + margin, device=scores.device) - margin / 2
+        place = torch.arange(n_patches + n_more, device=scores.device) - first
         place = place.clamp(0, n_patches - 1)
         before = place.long()
         after = (before + 1).clamp(max=n_patches - 1)

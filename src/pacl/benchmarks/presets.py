@@ -210,7 +210,6 @@ def paper(benchmark: str) -> Preset:
         notes=(
             "the paper masks pixels of an entropy above 1.5 as background; on which data sets is "
             "not known, here on those that score a background",
-            "patch stride 4 does not divide patches of 14 px (ViT-L/14), which take another",
         ),
     )
 

@@ -32,8 +32,8 @@ class Classify:
     both; none: pacl with a trained embedder, otherwise clip."""
 
     patch_stride_px: int | None = None
-    """Distance between the patches that pacl compares; it must divide the patch size. Smaller is
-    finer and slower. none: the patch size."""
+    """Distance between the patches that pacl compares, at most their size. Smaller is finer and
+    slower. none: the patch size."""
 
     json: bool = False
     """Print one JSON object per picture in place of the table."""
