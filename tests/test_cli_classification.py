@@ -163,6 +163,8 @@ def test_options_of_evaluate(loading: ModelOptions, capsys: pytest.CaptureFixtur
     settings = json.loads(capsys.readouterr().out)[0]["settings"]
     assert settings["templates"] == ["a photo of a {}."]
     assert settings["patch_stride_px"] == 8
+    assert main([*line, "--patch-stride-px", "99"]) == 2
+    assert "leaves gaps between patches" in capsys.readouterr().err
     assert run_if_classification(replace(options, benchmarks=("voc20",))) is None
     assert run_if_classification(replace(options, benchmarks=(), all=True)) is None
     changed = replace(options, pamr=True, preset="tcl", segmenting=SegmentConfig(short_side_px=448))

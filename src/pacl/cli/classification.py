@@ -17,6 +17,7 @@ from pacl.cli.options import ModelOptions, warn_of_photographs
 from pacl.cli.scored import describe_scored
 from pacl.cli.talk import ShowProgress, progress, result, say
 from pacl.errors import InputError
+from pacl.segment_config import SegmentConfig
 
 if TYPE_CHECKING:
     from pacl.api import Model
@@ -115,14 +116,17 @@ def run_classification_benchmarks(
         json: Print the JSON in place of the table.
 
     Raises:
-        InputError: A set is unknown or not below root, the templates are unknown, or output holds
-            scores that were made with other settings.
+        InputError: A set is unknown or not below root, the templates are unknown, the stride is
+            wider than a patch, or output holds scores that were made with other settings.
     """
     from pacl.benchmarks.classification import find_classification
+    from pacl.segmenter import check_config
 
     benchmarks = [find_classification(name) for name in dict.fromkeys(names)]
     found = [(each, each.read(_root_of(each.name, root))) for each in benchmarks]
     model = loading.load()
+    stride = SegmentConfig(patch_stride_px=patch_stride_px)
+    check_config(stride, patch_px=model.pacl.encoder.patch_size_px)
     if any(each.name != "storybook-things" for each in benchmarks):
         warn_of_photographs(model)
     contents = []
