@@ -134,8 +134,13 @@ def test_a_second_interrupt_ends_at_once(config: TrainConfig) -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(config, progress=impatient)
+    # Python's own handler, which a shell's background job does not get.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config, progress=impatient)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_run_has_nothing_to_do(config: TrainConfig) -> None:
