@@ -136,9 +136,10 @@ def score(method: Method, task: Task, output: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["key"] == key:
             return content["rows"]
+    state_path = output / f".{stem}.unfinished.npz"
     scored = evaluate_task(
         predictor,
-        state_path=output / f".{stem}.unfinished.npz",
+        state_path=state_path,
         on_progress=lambda done, total, miou: print(
             f"\r{stem}: {done} of {total}, mIoU {miou:.3f}   ", end="", file=sys.stderr
         ),
@@ -146,6 +147,7 @@ def score(method: Method, task: Task, output: Path) -> dict[str, Any]:
     print(file=sys.stderr)
     rows = {name: report.to_json() for name, report in scored.rows.items()}
     path.write_text(json.dumps({"key": key, "rows": rows}, indent=1), encoding="utf-8")
+    state_path.unlink()
     return rows
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The embedded model, models/storybook, from nothing: a world, a CLIP, a PACL embedder.
 #
-#   recipes/storybook.sh              on a CPU: 73 minutes for the CLIP on 2 cores that did other work too
+#   recipes/storybook.sh              on a CPU: 87 minutes in all, on one thread beside other work
 #   STEPS=6000 BATCH=512 recipes/storybook.sh      on a GPU; not run yet
 #
 # Deterministic on one machine; another CPU or GPU rounds differently and gives another model of

@@ -504,16 +504,16 @@ def test_evaluate_prints_iou_and_keeps_the_protocol(
     line = ["evaluate", str(benchmark), "--model", str(clip), "--short-side-px", "64"]
     assert main(line) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("own settings on street (")
+    assert out.startswith("own settings on street: ")
     names = [text.split("  ")[0] for text in out.splitlines()]
-    assert names[3:] == ["house", "boat", "mIoU", "pixel accuracy", "mean accuracy"]
+    assert names[4:] == ["house", "boat", "mIoU", "pixel accuracy", "mean accuracy"]
     [path] = Path("runs/evaluate").glob("*.json")
     assert f"wrote {path}" in err
     assert "mean nothing" not in err
     content = json.loads(path.read_text())
     assert content["protocol"]["short_side_px"] == 64
     assert (content["model"], content["n_images"]) == (str(clip), 2)
-    assert out.splitlines()[5].split()[-1] == f"{content['miou']:.3f}"
+    assert out.splitlines()[6].split()[-1] == f"{content['miou']:.3f}"
     assert main([*line, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed | {"seconds": 0} == content | {"seconds": 0}
@@ -603,7 +603,7 @@ def test_data_check_reads_masks(benchmark: Path, capsys: pytest.CaptureFixture[s
     assert out.splitlines()[-2].split() == ["0", "house", "2", "49.4%"]
     Image.fromarray(np.full((32, 40), 7, np.uint8)).save(benchmark / "masks" / "b.png")
     assert main(["data", "check", str(benchmark)]) == 2
-    assert "ids that are no class: 7" in capsys.readouterr().err
+    assert "ids that the folder street does not have: 7" in capsys.readouterr().err
 
 
 def test_doctor_prints_facts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,9 +62,10 @@ def test_scores_keeps_and_tabulates(
     with Path("out/classification.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
-    assert rows[0]["usual"] == "mean"
-    assert rows[5]["score"] == "fusion, CLIP's share 0.50, fixed"
-    assert float(rows[0]["top-1"]) == round(100 * content["rows"]["clip"]["top1"], 2)
+    assert [row["set"] for row in rows[::3]] == ["imagenet-a", "pets"]
+    assert [row["usual"] for row in rows[::3]] == ["top-1", "mean"]
+    assert rows[2]["score"] == "fusion, CLIP's share 0.50, fixed"
+    assert float(rows[3]["top-1"]) == round(100 * content["rows"]["clip"]["top1"], 2)
     marked = Path("out/classification.md").read_text()
     assert "used is unknown" in marked
     assert marked.count("\n| pets |") == 3

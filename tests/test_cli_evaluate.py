@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,13 @@ def test_a_benchmark_under_a_preset(clip: Path, capsys: pytest.CaptureFixture[st
     [path] = Path("out").glob("*.json")
     assert path.name.startswith("voc20_restricted_")
     content = json.loads(path.read_text())
-    assert content["protocol"] == json.loads(json.dumps(preset.to_json()))
-    assert (content["hash"], content["comparable"]) == (preset.digest, False)
+    protocol = content["protocol"]
+    assert protocol.items() >= json.loads(json.dumps(asdict(preset))).items()
+    assert protocol["pamr"] is None
+    assert protocol["words"][4] == ["bottle"]
+    assert (content["hash"], content["comparable"]) == (protocol["hash"], False)
+    assert content["preset_hash"] == preset.digest
+    assert f"PAMR: {protocol['hash']}\n" in out
     assert len(content["iou"]) == 20
     assert list(content["rows"]) == ["without PAMR"]
     assert content["rows"]["without PAMR"]["miou"] == content["miou"]
@@ -155,7 +161,7 @@ def test_settings_of_ones_own_on_a_benchmark(
 ) -> None:
     line = ["evaluate", "voc21", "--root", "data", "--short-side-px", "32", "--batch-size", "2"]
     assert main([*line, "--model", str(clip)]) == 0
-    assert capsys.readouterr().out.startswith("own settings on voc21 (")
+    assert capsys.readouterr().out.startswith("own settings on voc21: ")
     [path] = Path("runs/evaluate").glob("*.json")
     assert path.name.startswith("voc21_own_")
     content = json.loads(path.read_text())
@@ -178,3 +184,49 @@ def test_data_check_of_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fix: download" in err
     assert main(["data", "check", "ade150", "--root", "data"]) == 2
     assert "ADEChallengeData2016.zip" in capsys.readouterr().err
+
+
+def test_what_is_scored_is_not_scored_again(
+    clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["evaluate", "voc20", "voc21", "--root", "data", "--preset", "tcl", "--output", "out"]
+    assert main([*line, "--model", str(clip), "--json"]) == 0
+    first = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr("pacl.evaluate.evaluate_task", None)
+        assert main([*line, "--model", str(clip), "--json"]) == 0
+    again = capsys.readouterr()
+    assert again.err.count("scored before, in ") == 2
+    assert again.out == first
+    assert (
+        main([*line[:2], *line[3:], "--model", str(clip), "--pamr", "--short-side-px", "64"]) == 2
+    )
+
+
+def test_a_folder_called_like_a_benchmark_is_none(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path("data/VOCdevkit/VOC2012")
+    for name in ("images", "masks"):
+        Path("mine/voc20", name).mkdir(parents=True)
+    for path in (source / "JPEGImages").iterdir():
+        with Image.open(path) as image:
+            image.convert("RGB").save(f"mine/voc20/images/{path.stem}.png")
+            Image.new("L", image.size, 1).save(f"mine/voc20/masks/{path.stem}.png")
+    line = ["--model", str(clip), "--labels", "sky,road", "--output", "out"]
+    assert main(["evaluate", "mine/voc20", *line]) == 0
+    assert capsys.readouterr().out.startswith("own settings on folder voc20: ")
+    table = Path("out/results.md").read_text()
+    assert "| folder voc20 |" in table
+    assert "SCLIP" not in table
+    assert main(["evaluate", "folder", "--root", "mine/voc20", *line]) == 0
+    assert "scored before" in capsys.readouterr().err
+    assert main(["data", "check", "folder", "--root", "mine/voc20", "--labels", "sky,road"]) == 0
+
+
+def test_scores_of_two_settings_stand_beside_each_other(clip: Path) -> None:
+    line = ["evaluate", "voc20", "--root", "data", "--model", str(clip), "--output", "out"]
+    assert main([*line, "--short-side-px", "32"]) == 0
+    assert main([*line, "--short-side-px", "64"]) == 0
+    ours = [each for each in Path("out/results.md").read_text().splitlines() if "measured" in each]
+    assert len([each for each in ours if each.startswith("|")]) == 2

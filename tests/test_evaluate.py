@@ -88,7 +88,7 @@ def test_presets_bring_their_own_pamr(folder: FolderDataset) -> None:
     assert build_task("a", folder, preset=build_preset("sclip", "a")).pamr is None
     naclip = build_task("a", folder, preset=build_preset("naclip", "a"))
     assert naclip.pamr == Pamr(10, (8, 16))
-    assert naclip.describe().endswith("with PAMR: 10 iterations, dilations 8, 16")
+    assert "with PAMR: 10 iterations, dilations 8, 16\n" in naclip.describe()
     tcl = build_task("voc21", folder, preset=build_preset("tcl", "voc21"))
     assert tcl.config.background_level == 0.5
     assert tcl.pamr is not None
@@ -165,7 +165,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert rest.image_miou == whole.image_miou
     for name in (PLAIN, WITH_PAMR):
         assert replace(rest.rows[name], seconds=0) == replace(whole.rows[name], seconds=0)
-    assert not state_path.exists()
+    again = evaluate_task(build_predictor(model, task), state_path=state_path)
+    assert (again.n_resumed, again.image_miou) == (5, whole.image_miou)
 
 
 def test_what_a_state_belongs_to(model: Model, folder: FolderDataset) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -20,9 +20,7 @@ def test_every_preset_of_every_set(name: str, benchmark: str) -> None:
     config = preset.segment_config(batch_size=3)
     assert (config.window_px, config.logit_scale) == (preset.window_px, preset.logit_scale)
     assert config.batch_size == 3
-    content = json.loads(json.dumps(preset.to_json()))
-    assert content["hash"] == preset.digest
-    assert set(preset.unknown) <= set(content)
+    assert set(preset.unknown) <= set(json.loads(json.dumps(asdict(preset))))
     assert preset.digest in preset.describe()
     assert ("NOT COMPARABLE" in preset.describe()) == (not preset.comparable)
     has_rule = preset.background != "none"
@@ -56,8 +54,11 @@ def test_the_numbers_of_the_protocols() -> None:
 def test_what_may_not_be_compared() -> None:
     for name in PRESETS:
         preset = build_preset(name, "voc20")
-        assert preset.comparable == (name not in ("paper", "restricted"))
+        assert preset.comparable == (name not in ("paper", "restricted", "maskclip"))
         assert (preset.candidates == "present") == (name == "restricted")
+    assert not build_preset("tcl", "voc21").comparable
+    assert not build_preset("sclip", "voc21").comparable
+    assert build_preset("naclip", "voc21").comparable
 
 
 def test_the_hash_follows_every_knob() -> None:

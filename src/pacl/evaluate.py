@@ -62,7 +62,8 @@ def evaluate_task(
     Args:
         predictor: a model under a task's protocol; its stopwatch is told where the time goes.
         state_path: where counts are kept meanwhile; what an interrupted run left there for the
-            same model, protocol and data is gone on from, and the file is removed at the end.
+            same model, protocol and data is gone on from. At the end it holds the whole result;
+            remove it once that is kept.
         save_every_s: how often.
         on_progress: called after each batch.
 
@@ -95,7 +96,7 @@ def evaluate_task(
         for row, name in enumerate(predictor.rows)
     }
     if state_path is not None:
-        state_path.unlink(missing_ok=True)
+        board.save(state_path, key=key, seconds=time.perf_counter() - started_s)
     return TaskResult(rows, tuple(board.image_miou[0]), n_resumed)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,12 @@ def check_benchmark(
     sample = _spread(whole, n_masks)
     counts, file_problems = _read_masks(sample, len(benchmark.class_names))
     strange = {raw: n for raw, n in counts.items() if raw not in benchmark.class_of_raw}
-    found = [missing, benchmark.explain_counts(counts) or _strange(benchmark, strange)]
+    found = [
+        missing,
+        benchmark.explain_counts(counts)
+        or _strange(benchmark, strange)
+        or _nothing_to_score(benchmark, counts),
+    ]
     return BenchmarkReport(
         name=name,
         root=str(root),
@@ -121,6 +126,17 @@ def check_benchmark(
         problems=(*(problem for problem in found if problem is not None), *file_problems),
         warnings=_warnings(benchmark, len(whole)),
         download=benchmark.download,
+    )
+
+
+def _nothing_to_score(benchmark: Benchmark, counts: Mapping[int, int]) -> Problem | None:
+    ids = [raw for raw, n in counts.items() if n]
+    if not ids or any(benchmark.class_of_raw.get(raw) != IGNORED for raw in ids):
+        return None
+    return Problem(
+        f"every pixel read of {benchmark.title}'s masks is ignored",
+        f"they hold only {', '.join(map(str, sorted(ids)))}",
+        f"put back the original masks. {benchmark.download}",
     )
 
 

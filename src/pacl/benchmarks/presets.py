@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from pacl.errors import InputError
 from pacl.prompts import IMAGENET80, PAPER7
@@ -66,13 +66,9 @@ class Preset:
     notes: tuple[str, ...] = ()
     """Where we knowingly differ from the authors."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with the hash."""
-        return asdict(self) | {"hash": self.digest}
-
     @property
     def digest(self) -> str:
-        """12 hex digits of the SHA-256 over all fields: equal only for equal protocols."""
+        """12 hex digits of the SHA-256 over all fields: equal only for equal presets."""
         content = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -111,6 +107,7 @@ def sclip(benchmark: str) -> Preset:
     preset = Preset(
         name="sclip",
         benchmark=benchmark,
+        comparable=benchmark != "voc21",  # the authors suppress small classes there
         short_side_px={"cityscapes": 560, "coco-stuff171": 448}.get(benchmark, 336),
         window_px=224,
         window_stride_px=112,
@@ -152,6 +149,7 @@ def tcl(benchmark: str) -> Preset:
     return Preset(
         name="tcl",
         benchmark=benchmark,
+        comparable=not has_background,  # the authors' levels are of another score
         short_side_px=448,
         window_px=448,
         window_stride_px=224,
@@ -175,6 +173,7 @@ def maskclip(benchmark: str) -> Preset:
     return Preset(
         name="maskclip",
         benchmark=benchmark,
+        comparable=False,
         short_side_px=336,
         window_px=224,
         window_stride_px=112,

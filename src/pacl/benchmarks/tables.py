@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from pacl.benchmarks.published import PUBLISHED
 
 MARKDOWN, CSV = "results.md", "results.csv"
 NOT_COMPARABLE = "NOT COMPARABLE"
-_NEEDED = {"benchmark", "comparable", "engine", "has_embedder", "method", "protocol", "rows"}
+_NEEDED = {"benchmark", "comparable", "embedder", "engine", "has_embedder", "method", "protocol",
+           "rows"}  # fmt: skip
 _INTRODUCTION = """\
 # Scores
 
@@ -91,7 +93,9 @@ def _our_rows(path: Path, content: dict[str, Any]) -> Iterable[_Row]:
             yield _Row(
                 method=content["method"],
                 backbone=content["model"],
-                training="trained embedder" if content["has_embedder"] else "none",
+                training=" ".join(filter(None, ["trained embedder", content["embedder"]]))
+                if content["has_embedder"]
+                else "none",
                 protocol="; ".join([content["protocol"]["name"], name, *marks]),
                 source="; ".join([f"measured, {path.name}", *content["warnings"]]),
                 is_ours=True,
@@ -101,11 +105,14 @@ def _our_rows(path: Path, content: dict[str, Any]) -> Iterable[_Row]:
 
 
 def _merge(rows: Sequence[_Row]) -> list[_Row]:
-    """One line for what differs in the data set only."""
-    alike: dict[tuple[str, ...], list[_Row]] = {}
+    """One line for what differs in the data set only; several, where one set has several scores."""
+    alike: dict[tuple[str | int, ...], list[_Row]] = {}
+    n_scores: Counter[tuple[str, ...]] = Counter()
     for row in rows:
-        group = alike.setdefault((row.method, row.backbone, row.training, row.protocol), [])
-        group.append(row)
+        kind = (row.method, row.backbone, row.training, row.protocol)
+        [name] = row.miou
+        alike.setdefault((*kind, n_scores[*kind, name]), []).append(row)
+        n_scores[*kind, name] += 1
     return [
         replace(
             group[0],

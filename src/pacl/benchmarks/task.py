@@ -54,42 +54,46 @@ class Task:
         return self.preset is not None and self.preset.comparable
 
     def protocol(self) -> dict[str, Any]:
-        """Every setting, by name, with a hash over them."""
+        """Every setting, the words and the refinement, by name, with a hash over them."""
         if self.preset is not None:
-            return self.preset.to_json()
-        settings = asdict(self.config)
-        del settings["batch_size"]  # changes the speed only
-        values = {
-            "name": "own settings",
-            "candidates": "all classes",
-            "templates": list(self.templates),
-            "n_prompts": sum(len(prompts) for prompts in self.candidates.labels.prompts),
-            "resolution": "original",
-            **settings,
-        }
+            values = asdict(self.preset)
+        else:
+            settings = asdict(self.config)
+            del settings["batch_size"]  # changes the speed only
+            values = {
+                "name": "own settings",
+                "candidates": "all classes",
+                "templates": list(self.templates),
+                "resolution": "original",
+                **settings,
+            }
+        values["words"] = [list(prompts) for prompts in self.candidates.labels.prompts]
+        values["pamr"] = None if self.pamr is None else asdict(self.pamr)
         return values | {"hash": digest(values)[:12]}
 
     def describe(self) -> str:
         """The protocol in a few lines, to stand above a score."""
-        lines = [self.preset.describe() if self.preset is not None else self._describe_own()]
+        lines = [self._describe_own() if self.preset is None else self.preset.describe()]
         if self.pamr is not None:
             lines.append(f"with PAMR: {self.pamr.iterations} iterations, "
                          f"dilations {', '.join(map(str, self.pamr.dilations))}")  # fmt: skip
+        lines.append(f"hash of settings, words and PAMR: {self.protocol()['hash']}")
         return "\n".join(lines)
 
     def _describe_own(self) -> str:
         values = self.protocol()
         values["templates"] = f"{len(self.templates)} templates"
-        knobs = [f"{knob} {values[knob]}" for knob in values if knob not in ("name", "hash")]
-        return f"own settings on {self.name} ({values['hash']}): " + ", ".join(knobs)
+        values["words"] = f"{sum(map(len, values['words']))} words"
+        hidden = ("name", "hash", "pamr")
+        knobs = [f"{knob} {values[knob]}" for knob in values if knob not in hidden]
+        return f"own settings on {self.name}: " + ", ".join(knobs)
 
     def key(self, model: str) -> str:
         """What tells this evaluation from any other: data, protocol and a model's fingerprint."""
         parts = {
             "model": model,
             "protocol": self.protocol(),
-            "pamr": None if self.pamr is None else asdict(self.pamr),
-            "words": asdict(self.candidates.labels),
+            "names": self.candidates.labels.names,
             "data": digest_data(self.dataset),
         }
         return digest(parts)

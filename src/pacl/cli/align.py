@@ -91,7 +91,11 @@ def _open(options: Align) -> FolderDataset | BenchmarkDataset:
     from pacl.benchmarks.check import check_benchmark
 
     name = options.benchmark
+    if name == "folder" and options.root is not None:
+        name = str(options.root)
     if name not in NAMES:
+        if name != "storybook":
+            check_benchmark("folder", Path(name), labels=options.labels).require_usable()
         return open_benchmark(name, options.labels)
     if options.root is None:
         raise InputError(f"{name} needs --root", fix=f"pacl align {name} --root DIR")

@@ -138,7 +138,7 @@ def run_classification_benchmarks(
         path = output / f"{_file_stem(content)}.json"
         contents.append(_score(content, path, benchmark, data, model, batch_size))
     result(jsons.dumps(contents, indent=1) if json else accuracy_table(contents))
-    write_tables(contents, output)
+    write_tables(_read_scores(output), output)
     return DONE
 
 
@@ -279,6 +279,12 @@ def _read_saved(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
             fix="choose another --output, or delete the file",
         )
     return saved
+
+
+def _read_scores(output: Path) -> list[dict[str, Any]]:
+    """All scores of classification sets in a folder, of earlier commands too."""
+    contents = [read_json_object(path) for path in sorted(output.glob("*.json"))]
+    return [each for each in contents if {"usual_metric", "settings", "rows"} <= each.keys()]
 
 
 def _read_partial(path: Path, content: dict[str, Any]) -> SetProgress | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pacl.cli.talk import say, table
 
-_HEADER = ("set", "images", "classes", "score", "top-1", "top-5", "mean per class", "usual", "note")
+_HEADER = ("set", "model", "images", "classes", "score", "top-1", "top-5", "mean per class",
+           "usual", "note")  # fmt: skip
 _EXPLANATION = """\
 Zero-shot classification, in percent. "usual" is what is usually reported of the set. clip is CLIP's
 own cosine, pacl the compatibility of the patches, fusion their weighted mean; its weight, CLIP's
@@ -54,6 +55,7 @@ def _iter_rows(content: dict[str, Any]) -> Iterator[list[str]]:
         is_fusion = score == "fusion"
         yield [
             content["benchmark"],
+            " ".join(filter(None, [content["model"], content["embedder"]])),
             f"{content['n_images']:,}",
             f"{n_classes:,}",
             f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}" if is_fusion else score,

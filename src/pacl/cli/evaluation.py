@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pacl.cli.json_files import read_json_object
 from pacl.cli.options import is_on_storybook
 from pacl.cli.scored import MEANINGLESS, open_benchmark
 from pacl.cli.talk import progress, result, say
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pacl.data.masks import MaskDataset
 
 DEFAULT_PRESET = "sclip"
+DEFAULT_ENGINE = "torch"
 METHODS = {
     "clip": "CLIP",
     "maskclip": "MaskCLIP",
@@ -38,6 +40,7 @@ class Job:
     """A data set that is there and usable."""
 
     name: str
+    """A benchmark's; a folder's own, marked where a benchmark is called so."""
     dataset: MaskDataset
     root: Path
     report: BenchmarkReport | None
@@ -100,7 +103,7 @@ def _open(name: str, options: Evaluate, *, report: BenchmarkReport | None = None
             f"--labels: {name} has class names of its own",
             fix="leave --labels out, or use a folder",
         )
-    root = _need_root(options, name) if is_standard else Path(name)
+    root = _need_root(options, name) if is_standard or name == "folder" else Path(name)
     if report is None:
         kind = name if is_standard else "folder"
         report = check_benchmark(kind, root, labels=options.labels)
@@ -110,7 +113,9 @@ def _open(name: str, options: Evaluate, *, report: BenchmarkReport | None = None
     if is_standard:
         return Job(name, load_benchmark(name, root), root, report)
     folder = FolderDataset(root, labels=options.labels)
-    return Job(root.resolve().name, folder, root, report)
+    own_name = root.resolve().name
+    taken = (*NAMES, "storybook")
+    return Job(f"folder {own_name}" if own_name in taken else own_name, folder, root, report)
 
 
 def _need_root(options: Evaluate, name: str) -> Path:
@@ -137,11 +142,16 @@ def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
     (say if options.json else result)(task.describe())
     watch = Stopwatch(_synchronise(model) if options.profile else None)
     predictor = build_predictor(model, task, stopwatch=watch)
-    stem = file_stem(job, preset, options)
+    stem = file_stem(job, task, options)
+    path, key = options.output / f"{stem}.json", task.key(predictor.fingerprint)
+    saved = read_json_object(path)
+    if saved.get("key") == key and not options.profile:
+        say(f"scored before, in {path}")
+        return saved
     with progress(f"evaluate {job.name}") as show:
         scored = evaluate_task(
             predictor,
-            state_path=options.output / f".{stem}.unfinished.npz",
+            state_path=_state_path(options.output, stem),
             on_progress=lambda done, total, miou: show(done, total, f"mIoU {miou:.3f}"),
         )
     if scored.n_resumed:
@@ -157,8 +167,13 @@ def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
         "pamr": None if task.pamr is None else vars(task.pamr),
         "pictures": pictures,
         **profile,
-        "file": f"{stem}.json",
+        "key": key,
+        "file": path.name,
     }
+
+
+def _state_path(output: Path, stem: str) -> Path:
+    return output / f".{stem}.unfinished.npz"
 
 
 def write_results(job: Job, content: dict[str, Any], output: Path, model: Model) -> None:
@@ -168,6 +183,7 @@ def write_results(job: Job, content: dict[str, Any], output: Path, model: Model)
 
     path = output / content["file"]
     write_atomically(path, (jsons.dumps(content, indent=1) + "\n").encode())
+    _state_path(output, path.stem).unlink(missing_ok=True)
     tables = write_tables(output)
     pictures = [each["file"] for each in content["pictures"].values()]
     say(f"wrote {', '.join(map(str, [path, *tables]))}")
@@ -178,11 +194,15 @@ def write_results(job: Job, content: dict[str, Any], output: Path, model: Model)
         say(f"note: {MEANINGLESS}")
 
 
-def file_stem(job: Job, preset: Preset | None, options: Evaluate) -> str:
-    """Data set, protocol and model, as a file's name."""
+def file_stem(job: Job, task: Task, options: Evaluate) -> str:
+    """Data set, protocol and model, as a file's name; a hash where these do not say it all."""
     loading = options.loading
-    protocol = "own" if preset is None else preset.name
-    words = (job.name, protocol, loading.model, loading.embedder or options.baseline or "")
+    protocol = "own" if task.preset is None else task.preset.name
+    words = [job.name, protocol, loading.model, loading.embedder or options.baseline or ""]
+    if task.preset is None or options.pamr:
+        words.append(task.protocol()["hash"][:6])
+    if loading.engine != DEFAULT_ENGINE:
+        words.append(loading.engine)
     return "_".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words if word)
 
 
@@ -214,6 +234,7 @@ def _describe(job: Job, task: Task, model: Model, options: Evaluate) -> dict[str
         "warnings": warnings,
         "n_expected": [] if report is None else list(report.n_expected),
         "preset": None if task.preset is None else task.preset.name,
+        "preset_hash": None if task.preset is None else task.preset.digest,
         "hash": task.protocol()["hash"],
         "comparable": task.is_comparable and not warnings,
         "method": "PACL" if pacl.has_embedder else METHODS[pacl.token_kind],

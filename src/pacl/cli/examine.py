@@ -67,11 +67,13 @@ def check_data(options: CheckData) -> int:
 
     if str(options.path) in NAMES:
         return _check_standard(str(options.path), options)
-    if options.root is not None:
+    path = options.path
+    if str(path) == "folder" and options.root is not None:
+        path = options.root
+    elif options.root is not None:
         from pacl.cli.classification_check import check_classification
 
         return check_classification(str(options.path), options.root)
-    path = options.path
     is_benchmark = (path / "masks").is_dir()
     is_pairs = path.is_file() or any((path / name).is_file() for name in TABLE_NAMES)
     if not is_benchmark and not is_pairs:
@@ -100,6 +102,8 @@ def _check_standard(name: str, options: CheckData) -> int:
     rows = [[label, f"{n / n_pixels:.2%}"] for label, n in report.histogram.items()]
     if rows:
         result(table([f"class, in {report.n_masks_read:,} masks", "pixels"], rows))
+    for raw, n in report.strange_ids.items():
+        say(f"id {raw} is no class: {n:,} pixels")
     for warning in report.warnings:
         say(f"warning: {warning}")
     for problem in report.problems:
@@ -129,8 +133,10 @@ def _check_pairs(options: CheckData) -> int:
 def _check_benchmark(path: Path, labels: str | None) -> None:
     import numpy as np
 
+    from pacl.benchmarks.check import check_benchmark
     from pacl.data.folder import FolderDataset
 
+    check_benchmark("folder", path, labels=labels).require_usable()
     dataset = FolderDataset(path, labels=labels)
     n_pixels, n_images = np.zeros((2, len(dataset.labels)), dtype=np.int64)
     with progress("read masks") as show:

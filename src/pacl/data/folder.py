@@ -52,10 +52,11 @@ class FolderDataset:
     ) -> None:
         self.root = Path(root)
         self.items = _match(self.root)
-        found, found_ignore = _read_classes(self.root) if labels is None else (labels, (255,))
+        found, found_ignore = _read_classes(self.root) if labels is None else (labels, None)
         self.labels = parse_labels(found)
-        self.ignore_labels = tuple(found_ignore if ignore_labels is None else ignore_labels)
         self.ignore_label = 255 if len(self.labels) <= 255 else 65535
+        given = found_ignore if ignore_labels is None else ignore_labels
+        self.ignore_labels = (self.ignore_label,) if given is None else tuple(given)
         for item in self.items:
             _check_size(item)
 
@@ -108,13 +109,13 @@ def _match(root: Path) -> tuple[MaskItem, ...]:
     return tuple(items)
 
 
-def _read_classes(root: Path) -> tuple[Path | Sequence[str], Sequence[int]]:
-    """Class names (or the file that lists them) and the ids to ignore."""
+def _read_classes(root: Path) -> tuple[Path | Sequence[str], Sequence[int] | None]:
+    """Class names (or the file that lists them) and the ids to ignore, where they are named."""
     json_path, text_path = root / "classes.json", root / "classes.txt"
     if json_path.is_file():
         return json_path, _read_ignore_labels(json_path)
     if text_path.is_file():
-        return text_path, (255,)
+        return text_path, None
     name = root.resolve().name.lower()
     if name in _BUILT_IN:
         return _BUILT_IN[name]
@@ -126,12 +127,14 @@ def _read_classes(root: Path) -> tuple[Path | Sequence[str], Sequence[int]]:
     )
 
 
-def _read_ignore_labels(json_path: Path) -> Sequence[int]:
+def _read_ignore_labels(json_path: Path) -> Sequence[int] | None:
     try:
         content = json.loads(json_path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{json_path} cannot be read as JSON", why=str(error)) from error
-    ignore_labels = content.get("ignore", [255]) if isinstance(content, dict) else [255]
+    ignore_labels = content.get("ignore") if isinstance(content, dict) else None
+    if ignore_labels is None:
+        return None
     if not isinstance(ignore_labels, list) or not all(
         isinstance(each, int) for each in ignore_labels
     ):
