@@ -28,15 +28,21 @@ PAIRS = {
 }
 
 
-@pytest.fixture(scope="module", params=["tiny", "vit-b-16"])
+IMAGE_SHAPES = {
+    "tiny": (1, 3, 24, 40),  # not square
+    "vit-b-16": (1, 3, 224, 224),
+    "vit-l-14": (1, 3, 70, 98),  # few patches: the literal loops over 16 heads are slow
+}
+
+
+@pytest.fixture(scope="module", params=list(IMAGE_SHAPES))
 def case(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Case:
-    """An encoder and one image for it; the tiny one's is not square."""
+    """An encoder and one image for it."""
     path: Path = tmp_path_factory.mktemp(request.param)
     encoder = HfClip.from_pretrained(write_clip(path, size=request.param))
     (path / "model.safetensors").unlink()  # hundreds of MB that pytest would keep
     torch.manual_seed(1)
-    shape = (1, 3, 24, 40) if request.param == "tiny" else (1, 3, 224, 224)
-    return encoder, torch.randn(shape)
+    return encoder, torch.randn(IMAGE_SHAPES[request.param])
 
 
 def tokens_before_last_block(encoder: HfClip, images: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmark_copies import COPIES, copy_coco, copy_voc, every_id, save_image, save_mask
+from pacl.benchmarks import voc
 from pacl.benchmarks.check import BenchmarkReport, check_benchmark
 from pacl.data.images import open_mask
 from pacl.errors import InputError
@@ -98,6 +99,34 @@ def test_a_background_that_was_made_void(tmp_path: Path) -> None:
     assert "no pixel is 0 (background)" in refusal(check_benchmark("voc21", tmp_path))
 
 
+def test_a_background_that_was_made_the_last_class() -> None:
+    as_distributed = {0: 73, 15: 10, 5: 8, 20: 3, 255: 6}
+    reduced = {20: 73, 14: 10, 4: 8, 0: 3, 255: 6}
+    for scale, is_refused in ((100_000, True), (1_000, False)):  # few pictures prove nothing
+        of_many = {raw: n * scale for raw, n in reduced.items()}
+        problem = voc.explain_counts(of_many)
+        assert (problem is not None) == is_refused
+        assert voc.explain_counts({raw: n * scale for raw, n in as_distributed.items()}) is None
+
+
+def test_masks_without_an_object(tmp_path: Path) -> None:
+    copy_voc(tmp_path)
+    rewrite(tmp_path, "voc21", lambda mask: np.where(mask == 255, 255, 0))
+    for name in ("voc20", "voc21"):
+        assert "hold no object" in refusal(check_benchmark(name, tmp_path))
+
+
+def test_masks_that_are_ignored_altogether(tmp_path: Path) -> None:
+    COPIES["cityscapes"](tmp_path)
+    rewrite(tmp_path, "cityscapes", lambda mask: np.full_like(mask, 29))  # caravan: not scored
+    assert "every pixel read of Cityscapes val's masks is ignored" in refusal(
+        check_benchmark("cityscapes", tmp_path)
+    )
+    COPIES["ade150"](tmp_path)
+    rewrite(tmp_path, "ade150", np.zeros_like)
+    assert "they hold only 0" in refusal(check_benchmark("ade150", tmp_path))
+
+
 @pytest.mark.parametrize("name", ["coco-object", "coco-stuff171"])
 def test_masks_in_train_ids(name: str, tmp_path: Path) -> None:
     copy_coco(tmp_path)
@@ -108,6 +137,12 @@ def test_masks_in_train_ids(name: str, tmp_path: Path) -> None:
 def test_cityscapes_in_train_ids(tmp_path: Path) -> None:
     COPIES["cityscapes"](tmp_path)
     rewrite(tmp_path, "cityscapes", lambda mask: np.where(mask < 7, 255, mask - 7))
+    assert "train ids, not label ids" in refusal(check_benchmark("cityscapes", tmp_path))
+
+
+def test_cityscapes_in_train_ids_with_19_for_ignored(tmp_path: Path) -> None:
+    COPIES["cityscapes"](tmp_path)
+    rewrite(tmp_path, "cityscapes", lambda mask: mask % 20)
     assert "train ids, not label ids" in refusal(check_benchmark("cityscapes", tmp_path))
 
 

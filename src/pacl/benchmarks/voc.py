@@ -72,20 +72,40 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
     )
 
 
-def explain_counts(counts: Mapping[int, int]) -> Problem | None:
-    """Recognise masks whose background another tool has already turned into 255.
+MANY_PIXELS = 4_000_000
+"""About 25 pictures: so many that their most frequent id is the data set's, not a picture's."""
 
-    As distributed, about three quarters of all pixels are 0 and a twentieth is void. Where void
-    outweighs background, and the background or the class 20 never occurs, 0 was made 255.
+
+def explain_counts(counts: Mapping[int, int]) -> Problem | None:
+    """Recognise masks that another tool has converted, above all those reduced to 20 classes.
+
+    As distributed, about three quarters of all pixels are 0, a twentieth is void, and every
+    picture holds one of the 20 classes. Where void outweighs background, and the background or the
+    class 20 never occurs, 0 was made 255; where one of the 20 classes outweighs it over many
+    pictures, 0 was made another id.
     """
     n_background, n_last = counts.get(0, 0), counts.get(len(CLASSES), 0)
-    if counts.get(VOID, 0) <= n_background or (n_background and n_last):
-        return None
+    if counts.get(VOID, 0) > n_background and not (n_background and n_last):
+        return _reduced(
+            "more pixels are 255 than 0, and "
+            + ("no pixel is 20" if n_background else "no pixel is 0 (background)")
+        )
+    commonest = max(counts, key=lambda raw: counts[raw], default=0)
+    if sum(counts.values()) >= MANY_PIXELS and commonest in range(1, len(CLASSES) + 1):
+        return _reduced(f"more pixels are {commonest} than 0, as distributed the most frequent id")
+    if n_background and not counts.keys() - {0, VOID}:
+        return Problem(
+            "these VOC masks hold no object",
+            "every pixel is 0 (background) or 255, and each picture of the set shows an object",
+            f"put back the original SegmentationClass folder. {DOWNLOAD}",
+        )
+    return None
+
+
+def _reduced(sign: str) -> Problem:
     return Problem(
         "these VOC masks are already reduced to 20 classes",
-        "more pixels are 255 than 0, and "
-        + ("no pixel is 20" if n_background else "no pixel is 0 (background)")
-        + "; reduced again, every class would be scored as its neighbour: mIoU near 0",
+        f"{sign}; reduced again, every class would be scored as its neighbour: mIoU near 0",
         "put back the original SegmentationClass folder; voc20 and voc21 both read it as "
         f"distributed. {DOWNLOAD}",
     )
