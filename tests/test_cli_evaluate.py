@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark_copies import copy_voc, save_mask
+from benchmark_copies import copy_voc, save_image, save_mask
+from pacl.api import Model
 from pacl.benchmarks import presets
 from pacl.cli import main
 from pacl.data.images import open_mask
@@ -47,6 +48,11 @@ def test_a_benchmark_under_a_preset(clip: Path, capsys: pytest.CaptureFixture[st
     assert protocol["words"][4] == ["bottle"]
     assert (content["hash"], content["comparable"]) == (protocol["hash"], False)
     assert content["preset_hash"] == preset.digest
+    assert content["resolved"].keys() == {
+        "short_side_px", "patch_stride_px", "background_level", "logit_scale"
+    }  # fmt: skip
+    assert (content["resolved"]["short_side_px"], content["resolved"]["patch_stride_px"]) == (32, 4)
+    assert content["resolved"]["logit_scale"] > 1
     assert f"PAMR: {protocol['hash']}\n" in out
     assert len(content["iou"]) == 20
     assert list(content["rows"]) == ["without PAMR"]
@@ -85,7 +91,11 @@ def test_ours_stand_beside_published_figures(clip: Path) -> None:
     assert main([*line, "--baseline", "naclip", "--output", "out"]) == 0
     header = Path("out/results.md").read_text().split("\n|")[1]
     assert header.index("voc20") > header.index("voc21") - 10  # both are there now
-    assert "**NACLIP**" in Path("out/results.md").read_text()
+    text = Path("out/results.md").read_text()
+    assert "**NACLIP**" in text
+    assert "- restricted on voc20: not published, ours: short_side_px, " in text
+    assert "- paper on voc21: " in text
+    assert "entropy above 1.5" in text
 
 
 def test_a_wrong_conversion_is_refused(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,3 +240,39 @@ def test_scores_of_two_settings_stand_beside_each_other(clip: Path) -> None:
     assert main([*line, "--short-side-px", "64"]) == 0
     ours = [each for each in Path("out/results.md").read_text().splitlines() if "measured" in each]
     assert len([each for each in ours if each.startswith("|")]) == 2
+
+
+def test_two_embedders_are_two_lines(clip: Path, tmp_path: Path, model: Model) -> None:
+    line = ["evaluate", "voc20", "--root", "data", "--model", str(clip), "--output", "out"]
+    for name in ("one", "other"):
+        model.pacl.save_pretrained(tmp_path / name)
+        assert main([*line, "--embedder", str(tmp_path / name)]) == 0
+    ours = [each for each in Path("out/results.md").read_text().splitlines() if "measured" in each]
+    lines = [each for each in ours if each.startswith("|")]
+    assert len(lines) == 2
+    assert "trained embedder" in lines[0]
+    assert lines[0] != lines[1]
+
+
+def test_what_the_drawn_backbone_scores_is_marked(storybook_model: Path) -> None:
+    line = ["evaluate", "voc20", "--root", "data", "--preset", "tcl", "--output", "out"]
+    assert main([*line, "--model", str(storybook_model)]) == 0
+    [ours] = [
+        each
+        for each in Path("out/results.md").read_text().splitlines()
+        if each.startswith("| **") and "without PAMR" in each
+    ]
+    assert "NOT COMPARABLE" in ours
+    assert "means nothing: the backbone has seen drawn scenes only" in ours
+
+
+@pytest.mark.parametrize("command", ["data check", "evaluate", "align"])
+def test_more_classes_than_8_bits_hold(
+    command: str, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_image(Path("mine/images/a.png"), (16, 16))
+    save_mask(Path("mine/masks/a.png"), np.arange(256).reshape(16, 16))
+    Path("mine/classes.txt").write_text("\n".join(f"class {k}" for k in range(300)))
+    model = [] if command == "data check" else ["--model", str(clip)]
+    assert main([*command.split(), "mine", *model]) == 2
+    assert "300 classes do not fit the 8 bits of mine/masks/a.png" in capsys.readouterr().err

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from pacl.api import Model
 from pacl.errors import InputError
 from pacl.results import Segmentation
 from pacl.segment_config import SegmentConfig
 from pacl.segmenter import (
-    build_background_rule,
     check_config,
     segment_images,
     working_size_px,
@@ -111,6 +111,26 @@ def test_one_window_as_large_as_the_picture_is_the_whole_picture() -> None:
     assert np.array_equal(whole.scores, window.scores)
 
 
+@pytest.mark.parametrize("size_px", [(48, 48), (40, 56)])
+def test_one_window_of_a_real_encoder_is_the_whole_picture(
+    model: Model, size_px: tuple[int, int]
+) -> None:
+    """Attention reaches across a window, so that a smaller one must give something else."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (60, 84, 3), dtype=np.uint8))
+    found = {
+        window_px: model.segment(
+            image,
+            ["a house", "the sea"],
+            config=SegmentConfig(size_px=size_px, window_px=window_px, window_stride_px=stride_px),
+        )
+        for window_px, stride_px in ((None, None), (56, 8), (24, 8))
+    }
+    whole = found[None].class_scores
+    np.testing.assert_allclose(found[56].class_scores, whole, atol=1e-5, rtol=0)
+    assert np.abs(found[24].class_scores - whole).max() > 1e-3
+
+
 def test_a_batch_of_different_shapes_equals_one_by_one() -> None:
     rng = np.random.default_rng(0)
     sizes = [(20, 30), (33, 17), (20, 30), (1, 1)]
@@ -202,4 +222,4 @@ def test_an_unknown_background_rule_is_refused() -> None:
     config = SegmentConfig()
     object.__setattr__(config, "background", "median")  # past the type checker of the tests
     with pytest.raises(InputError, match="unknown background rule 'median'"):
-        build_background_rule(config)
+        config.__post_init__()

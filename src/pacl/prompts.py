@@ -120,6 +120,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 """The template sets by the name that the command line uses."""
 
 
+def describe_templates(templates: Sequence[str]) -> str:
+    """Their number, and the name of the set where it has one: "paper7 (7)"."""
+    known = {of_set: name for name, of_set in TEMPLATES.items()}
+    return f"{known.get(tuple(templates), 'own')} ({len(templates)})"
+
+
 @dataclass(frozen=True)
 class Labels:
     """The classes to look for, in order; class k of a result is `names[k]`.

@@ -46,24 +46,20 @@ class ImageReader(Protocol):
 
 
 def build_background_rule(config: SegmentConfig) -> BackgroundRule | None:
-    """The function that background and background_level name; None where every pixel is labelled.
+    """The function that a configuration names; None where every pixel is labelled."""
+    level = background_level(config)
+    if level is None:
+        return None
+    rule = {"probability": below_probability, "entropy": above_entropy}[config.background]
+    return partial(rule, level=level)
 
-    Raises:
-        InputError: there is no such rule.
-    """
+
+def background_level(config: SegmentConfig) -> float | None:
+    """The level that is given, or the rule's own; None where there is no rule."""
     if config.background == "none":
         return None
-    if config.background == "probability":
-        return partial(below_probability, level=_or(config.background_level, 0.5))
-    if config.background == "entropy":
-        return partial(above_entropy, level=_or(config.background_level, 1.5))
-    raise InputError(
-        f"unknown background rule {config.background!r}", fix="use none, probability or entropy"
-    )
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+    own = {"probability": 0.5, "entropy": 1.5}[config.background]
+    return own if config.background_level is None else config.background_level
 
 
 def working_size_px(

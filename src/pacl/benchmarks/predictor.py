@@ -18,6 +18,7 @@ from pacl.pamr import refine_grid
 from pacl.segment_config import SegmentConfig
 from pacl.segmenter import (
     ImageReader,
+    background_level,
     build_background_rule,
     build_scorer,
     check_config,
@@ -109,6 +110,18 @@ class Predictor:
         """A picture as `predict` wants it: at its working size, normalised."""
         [pixels] = prepare_images([image], encoder=self._encoder, config=self.task.config)
         return pixels
+
+    @property
+    def resolved(self) -> dict[str, float | int | None]:
+        """What the protocol leaves to the encoder and to defaults, as it was used."""
+        config, encoder = self.task.config, self._encoder
+        short_side_px = config.short_side_px or encoder.image_size_px
+        return {
+            "short_side_px": None if config.size_px else short_side_px,
+            "patch_stride_px": config.patch_stride_px or encoder.patch_size_px,
+            "background_level": background_level(config),
+            "logit_scale": self._scale,
+        }
 
     @torch.inference_mode()
     def predict(

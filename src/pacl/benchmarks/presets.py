@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from pacl.errors import InputError
-from pacl.prompts import IMAGENET80, PAPER7
+from pacl.prompts import IMAGENET80, PAPER7, describe_templates
 from pacl.segment_config import SegmentConfig
 
 WITH_BACKGROUND = ("voc21", "context60", "coco-object")
@@ -91,7 +91,7 @@ class Preset:
 
     def describe(self) -> str:
         """The protocol in a few lines, to stand above a score."""
-        values = asdict(self) | {"templates": f"{len(self.templates)} templates"}
+        values = asdict(self) | {"templates": describe_templates(self.templates)}
         hidden = ("name", "benchmark", "unknown", "notes", "comparable")
         knobs = [f"{knob} {value}" for knob, value in values.items() if knob not in hidden]
         lines = [f"{self.name} on {self.benchmark} ({self.digest}): " + ", ".join(knobs)]

@@ -70,7 +70,11 @@ def write_tables(directory: Path) -> list[Path]:
     ]
     published = [row for row in quoted if row.miou]
     paths = [directory / MARKDOWN, directory / CSV]
-    write_atomically(paths[0], _as_markdown([*_merge(ours), *published], evaluated).encode())
+    lines = [
+        _as_markdown([*_merge(ours), *published], evaluated),
+        *_notes(each for _, each in contents),
+    ]
+    write_atomically(paths[0], "\n".join(lines).encode())
     write_atomically(paths[1], _as_csv([*ours, *published], evaluated).encode())
     return paths
 
@@ -121,6 +125,23 @@ def _merge(rows: Sequence[_Row]) -> list[_Row]:
         )
         for group in alike.values()
     ]
+
+
+def _notes(contents: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """What our protocols leave open and where they knowingly differ from their authors'."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for content in contents:
+        protocol = content["protocol"]
+        name = f"{protocol['name']} on {content['benchmark']}"
+        found[name] = (protocol.get("unknown", []), protocol.get("notes", []))
+    told = {name: parts for name, parts in found.items() if any(parts)}
+    if told:
+        yield "## Protocols\n"
+    for name, (unknown, notes) in told.items():
+        open_points = [f"not published, ours: {', '.join(unknown)}"] if unknown else []
+        yield f"- {name}: {'; '.join([*open_points, *notes])}"
+    if told:
+        yield ""
 
 
 def _in_order(names: set[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pacl.benchmarks.presets import Preset
 from pacl.data.masks import MaskDataset
 from pacl.metrics import NO_CLASS
 from pacl.pamr import DILATIONS, ITERATIONS
-from pacl.prompts import PAPER7
+from pacl.prompts import PAPER7, describe_templates
 from pacl.segment_config import SegmentConfig
 
 
@@ -82,7 +82,7 @@ class Task:
 
     def _describe_own(self) -> str:
         values = self.protocol()
-        values["templates"] = f"{len(self.templates)} templates"
+        values["templates"] = describe_templates(self.templates)
         values["words"] = f"{sum(map(len, values['words']))} words"
         hidden = ("name", "hash", "pamr")
         knobs = [f"{knob} {values[knob]}" for knob in values if knob not in hidden]

@@ -162,6 +162,7 @@ def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
     first = next(iter(rows.values()))
     return {
         **_describe(job, task, model, options),
+        "resolved": predictor.resolved,
         **first,
         "rows": {name: _scores(row) for name, row in rows.items()},
         "pamr": None if task.pamr is None else vars(task.pamr),
@@ -189,9 +190,13 @@ def write_results(job: Job, content: dict[str, Any], output: Path, model: Model)
     say(f"wrote {', '.join(map(str, [path, *tables]))}")
     if pictures:
         say(f"look at (ours left, truth right): {', '.join(dict.fromkeys(pictures))}")
-    is_drawn = (job.root / "storybook.json").is_file()
-    if is_on_storybook(model) and not is_drawn:
+    if _is_meaningless(job, model):
         say(f"note: {MEANINGLESS}")
+
+
+def _is_meaningless(job: Job, model: Model) -> bool:
+    """Whether a backbone that has seen drawn scenes only is scored on other pictures."""
+    return is_on_storybook(model) and not (job.root / "storybook.json").is_file()
 
 
 def file_stem(job: Job, task: Task, options: Evaluate) -> str:
@@ -228,6 +233,8 @@ def _describe(job: Job, task: Task, model: Model, options: Evaluate) -> dict[str
 
     pacl, report = model.pacl, job.report
     warnings = [] if report is None else list(report.warnings)
+    if _is_meaningless(job, model):
+        warnings.append("means nothing: the backbone has seen drawn scenes only")
     return {
         "benchmark": job.name,
         "root": str(job.root),
