@@ -20,6 +20,7 @@ from checkpoints import write_clip
 from pacl import train as trainer
 from pacl.atomic import recover, replace_directory
 from pacl.checkpoint import cut_metrics
+from pacl.embedder import VisionEmbedder
 from pacl.errors import EnvironmentProblem, InputError, PaclError
 from pacl.model import Pacl
 from pacl.train import Progress, train
@@ -226,6 +227,15 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(
     assert all(value.isfinite().all() for value in read_tensors(config).values())
     train(config)
     assert_same_run(whole, config)
+
+
+def test_embeddings_that_are_no_numbers_stop_too(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = VisionEmbedder.forward
+    monkeypatch.setattr(VisionEmbedder, "forward", lambda self, x: forward(self, x) * math.nan)
+    with pytest.raises(PaclError, match=r"(?s)patch_embeds must be finite.* at step 1\b.*fix: "):
+        train(config)
 
 
 def test_a_gradient_that_is_no_number_stops_too(

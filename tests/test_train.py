@@ -432,6 +432,17 @@ def test_unreadable_images_are_left_out_and_counted(
     assert any("24 captions of 12 images" in note for note in result.notes)
 
 
+def test_captions_over_the_context_length_are_cut_and_counted(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    assert not any("cut" in note for note in train(config).notes)
+    data = write_pairs(tmp_path / "long")
+    with (data / "captions.csv").open("a", encoding="utf-8") as file:
+        file.write(f"images/3.png,{'a red house by the sea ' * 40}\n")
+    result = train(replace(config, data=data, output=tmp_path / "of_long"))
+    assert any("cut 1 captions to the encoder's 77 tokens" in note for note in result.notes)
+
+
 def test_an_unreadable_image_met_in_a_step_is_named(config: TrainConfig, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "damaged")
     (data / "images" / "4.png").write_bytes(b"")

@@ -64,6 +64,10 @@ def patch_similarity(
         return similarity.clamp(-1, 1).mT
 
 
+class NotFiniteError(ValueError):
+    """An argument holds nan or infinity."""
+
+
 def patch_compatibility(
     patch_embeds: Float[Tensor, "images patches width"],
     text_embeds: Float[Tensor, "texts width"],
@@ -89,8 +93,9 @@ def patch_compatibility(
         cosine 0; an image whose pooled vector is zero has compatibility 0.
 
     Raises:
-        ValueError: The shapes, types or devices do not fit, an argument is not finite,
-            patch_temperature is not above 0, or the implementation does not run here.
+        ValueError: The shapes, types or devices do not fit, patch_temperature is not above 0, or
+            the implementation does not run here.
+        NotFiniteError: An argument holds nan or infinity; a ValueError too.
 
     The result is computed in float32 at least, also under autocast: cosines rounded to bfloat16
     cost the gradient two digits.
@@ -227,7 +232,7 @@ def _check_finite(compatibility: Tensor, patch_embeds: Tensor, text_embeds: Tens
         return
     for name, value in (("patch_embeds", patch_embeds), ("text_embeds", text_embeds)):
         if not value.isfinite().all():
-            raise ValueError(f"{name} must be finite, got nan or infinity")
+            raise NotFiniteError(f"{name} must be finite, got nan or infinity")
 
 
 def _check_positives(compatibility: Tensor, positives: Tensor | None) -> None:

@@ -30,7 +30,7 @@ from pacl.checkpoint import (
     read_trainer_info,
     save_trainer_state,
 )
-from pacl.compatibility import contrastive_loss
+from pacl.compatibility import NotFiniteError, contrastive_loss
 from pacl.data.batches import count_steps_per_epoch, sample_rows, sample_texts
 from pacl.errors import InputError, PaclError
 from pacl.train_config import TrainConfig
@@ -141,7 +141,7 @@ def train(
             texts = sample_texts(setup.table, rows, seed=config.seed, step=step)
 
             # The loss.
-            with setup.autocast():
+            with setup.autocast(), _not_finite_named(step=step + 1, last_dir=last_dir):
                 image_side = objective.encode_images(step)
                 text_embeds = objective.encode_texts(texts.ids)
                 compatibility = objective.score(image_side, text_embeds)
@@ -257,11 +257,26 @@ def _check_finite(
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     for name, value in (("loss", loss), ("gradient norm", norm)):
         if not torch.isfinite(value):
-            raise PaclError(
-                f"the {name} is {value.item()} at step {step}",
-                why=f"{last_dir} keeps the last checkpoint, from before that step",
-                fix="try a lower --lr, some --warmup or --precision fp32",
-            )
+            raise _not_finite(f"the {name} is {value.item()}", step=step, last_dir=last_dir)
+
+
+@contextmanager
+def _not_finite_named(*, step: int, last_dir: Path) -> Iterator[None]:
+    """The same where embeddings are no numbers before there is a loss."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise _not_finite(str(error), step=step, last_dir=last_dir) from error
+
+
+def _not_finite(what: str, *, step: int, last_dir: Path) -> PaclError:
+    if last_dir.exists():
+        why = f"{last_dir} keeps the last checkpoint, from before that step"
+        fix = "try a lower --lr, some --warmup or --precision fp32"
+    else:
+        why = "there is no checkpoint yet"
+        fix = "try --precision fp32 or a lower --lr; at step 1, --model may be damaged"
+    return PaclError(f"{what} at step {step}", why=why, fix=fix)
 
 
 def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from pacl.data.nouns import extract_nouns
 from pacl.data.pairs import Pairs, read_pairs
 from pacl.data.pictures import PictureSource
 from pacl.embedder import VisionEmbedder
-from pacl.encoders.hf import HfClip
+from pacl.encoders.hf import TEXTS_AT_ONCE, HfClip
 from pacl.errors import InputError
 from pacl.model import Pacl, find_source
 from pacl.objectives import (
@@ -111,7 +111,10 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         device=device,
         autocast=autocast,
         data_fingerprint=fingerprint_data(paths, captions),
-        notes=tuple(_iter_notes(config, pairs, images, batch_size)),
+        notes=(
+            *_iter_notes(config, pairs, images, batch_size),
+            *_cut_note(encoder, [table.texts[k] for k in used_texts]),
+        ),
         close=images.close if isinstance(images, PictureSource) else lambda: None,
     )
 
@@ -223,6 +226,13 @@ def _iter_notes(
         yield f"left out {len(images.unreadable):,} unreadable images, such as: {first}"
     if batch_size < config.batch_size:
         yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
+
+
+def _cut_note(encoder: HfClip, texts: Sequence[str]) -> Iterator[str]:
+    starts = range(0, len(texts), TEXTS_AT_ONCE)
+    n_cut = sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
+    if n_cut:
+        yield f"cut {n_cut:,} captions to the encoder's {encoder.context_length} tokens"
 
 
 def _find_device(name: str) -> torch.device:

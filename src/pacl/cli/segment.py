@@ -88,7 +88,8 @@ def _segment_all(
         for number, (path, found) in enumerate(zip(paths, stream, strict=True), start=1):
             if isinstance(found, Failure):
                 failures.append(found)
-                say(f"failed: {found.error}")
+                is_named = found.source in found.error
+                say("failed: " + ("" if is_named else f"{found.source}: ") + found.error)
             else:
                 files = folder.save(found, path)
                 overlay = overlay or files.get("overlay")
