@@ -437,10 +437,10 @@ def test_captions_over_the_context_length_are_cut_and_counted(
 ) -> None:
     assert not any("cut" in note for note in train(config).notes)
     data = write_pairs(tmp_path / "long")
-    with (data / "captions.csv").open("a", encoding="utf-8") as file:
-        file.write(f"images/3.png,{'a red house by the sea ' * 40}\n")
+    rows = [f"images/{k}.png,a {'very ' * 90} red house number {k}" for k in range(12)]
+    (data / "captions.csv").write_text("\n".join(["file_name,caption", *rows]), encoding="utf-8")
     result = train(replace(config, data=data, output=tmp_path / "of_long"))
-    assert any("cut 1 captions to the encoder's 77 tokens" in note for note in result.notes)
+    assert any("cut 12 captions to the encoder's 77 tokens" in note for note in result.notes)
 
 
 def test_an_unreadable_image_met_in_a_step_is_named(config: TrainConfig, tmp_path: Path) -> None:
