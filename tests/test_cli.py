@@ -419,12 +419,12 @@ def test_ctrl_c_stops_training_and_the_same_command_goes_on(
     measure = train.retrieval_accuracy
     n_calls = 0
 
-    def interrupt_in_the_second_step(*args: Any) -> Any:
+    def interrupt_in_the_second_step(*args: Any, **options: Any) -> Any:
         nonlocal n_calls
         n_calls += 1
         if n_calls == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return measure(*args)
+        return measure(*args, **options)
 
     monkeypatch.setattr(train, "retrieval_accuracy", interrupt_in_the_second_step)
     assert main(_train(pairs, clip, "--steps", "4")) == 130

@@ -62,6 +62,7 @@ LAYERS = {
     "scale": 3,
     "train": 3,
     # L4: the edge
+    "__main__": 4,
     "cli": 4,
 }
 JOBS = {name for name, layer in LAYERS.items() if layer == 3}

@@ -217,11 +217,11 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(
     def breaks_at_step_4(*args, **kwargs) -> torch.Tensor:
         nonlocal calls
         calls += 1  # two losses in each step
-        return contrastive_loss(*args, **kwargs) * (math.nan if calls == 7 else 1)
+        return loss_function(*args, **kwargs) * (math.nan if calls == 7 else 1)
 
-    contrastive_loss = trainer.contrastive_loss
+    loss_function = trainer.contrastive_loss_across_ranks
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "contrastive_loss", breaks_at_step_4)
+        patch.setattr(trainer, "contrastive_loss_across_ranks", breaks_at_step_4)
         with pytest.raises(PaclError, match="loss is nan at step 4"):
             train(config)
     assert all(value.isfinite().all() for value in read_tensors(config).values())
@@ -242,11 +242,11 @@ def test_a_gradient_that_is_no_number_stops_too(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def infinite_slope(*args, **kwargs) -> torch.Tensor:
-        loss = contrastive_loss(*args, **kwargs)
+        loss = loss_function(*args, **kwargs)
         return loss + (loss - loss.detach()).abs().sqrt()
 
-    contrastive_loss = trainer.contrastive_loss
-    monkeypatch.setattr(trainer, "contrastive_loss", infinite_slope)
+    loss_function = trainer.contrastive_loss_across_ranks
+    monkeypatch.setattr(trainer, "contrastive_loss_across_ranks", infinite_slope)
     with pytest.raises(PaclError, match="gradient norm is nan at step 1"):
         train(config)
 

@@ -5,17 +5,48 @@ local. Column by column it needs the log-sum-exp over the images of all ranks: o
 number per text and rank. What every rank then computes is the gradient for its own rows alone, so
 gradients of shared parameters are to be summed over the ranks (``sum_gradients``), not averaged.
 
+Rows of a batch, or of anything else that is divided, go to the ranks in order (``own_share``).
 Without an initialised process group there is one rank, and nothing is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, distributed, nn
+
+Value = TypeVar("Value")
+
+LONGEST_WAIT = timedelta(days=1)
+"""For the others: rank 0 may encode a large data set before the first step."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that a launcher such as torchrun started, for as long as a block lasts.
+
+    Nothing happens where there is no launcher, or the caller has set up a process group. Tensors
+    on a CPU then travel by gloo and those on a GPU by NCCL.
+    """
+    if _is_grouped() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    yield
+    distributed.destroy_process_group()  # after an error the launcher ends all processes
+
+
+def own_gpu() -> int:
+    """Number of the GPU that belongs to this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", rank()))
 
 
 def rank() -> int:
@@ -26,6 +57,38 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes."""
     return distributed.get_world_size() if _is_grouped() else 1
+
+
+def own_share(n: int) -> slice:
+    """The rows of this rank where n rows are divided, as evenly as can be and in order."""
+    return _shares(n)[rank()]
+
+
+def exchange_shares(rows: Float[Tensor, "n *size"]) -> None:
+    """Complete rows of which every rank has filled its own share, in place."""
+    if world_size() == 1:
+        return
+    for source, share in enumerate(_shares(len(rows))):
+        if share.start < share.stop:  # bytes: gloo does not know every type
+            distributed.broadcast(rows[share].view(torch.uint8), src=source)
+
+
+def gather_values(value: Value) -> list[Value]:
+    """A small Python value of every rank, in their order."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def is_any(flag: bool) -> bool:
+    """Whether the flag is set on any rank: the same answer on all."""
+    return bool(sum_over_ranks(torch.tensor(int(flag))))
+
+
+def wait_for_all() -> None:
+    """Return once every rank has come here."""
+    is_any(False)
 
 
 def gather_texts(text_embeds: Float[Tensor, "c D"]) -> Float[Tensor, "C D"]:
@@ -60,17 +123,18 @@ def contrastive_loss_across_ranks(
         logits = compatibility.to(torch.promote_types(compatibility.dtype, torch.float32))
         logits = logits * logit_scale
         per_image = positives.sum(dim=1)
-        per_text = _sum_over_ranks(positives.sum(dim=0))
-        n_images = _sum_over_ranks((per_image > 0).sum()).clamp(min=1)
+        per_text = sum_over_ranks(positives.sum(dim=0))
+        n_images = sum_over_ranks((per_image > 0).sum()).clamp(min=1)
         n_texts = (per_text > 0).sum().clamp(min=1)
 
         # -1/|P_i| sum_j (z_ij - R_i) for rows, -1/|P_j| sum_i (z_ij - C_j) for columns.
         chosen = logits.masked_fill(~positives, 0)
-        row_terms = (per_image > 0) * logits.logsumexp(dim=1)
+        # Without texts, the log-sum-exp is -inf.
+        row_terms = logits.logsumexp(dim=1).masked_fill(per_image == 0, 0)
         row_terms = row_terms - chosen.sum(dim=1) / per_image.clamp(min=1)
         own = row_terms.sum() / n_images - (chosen / per_text.clamp(min=1)).sum() / n_texts
-        columns = ((per_text > 0) * _ColumnLogSumExp.apply(logits)).sum() / n_texts
-        of_all_ranks = _sum_over_ranks(own.detach()) + (own - own.detach())  # with own's gradient
+        columns = _ColumnLogSumExp.apply(logits).masked_fill(per_text == 0, 0).sum() / n_texts
+        of_all_ranks = sum_over_ranks(own.detach()) + (own - own.detach())  # with own's gradient
         return (of_all_ranks + columns) / 2
 
 
@@ -81,7 +145,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
         group = [gradient for gradient in gradients if gradient.dtype == dtype]
-        flat = _sum_over_ranks(torch.cat([gradient.flatten() for gradient in group]))
+        flat = sum_over_ranks(torch.cat([gradient.flatten() for gradient in group]))
         parts = flat.split([gradient.numel() for gradient in group])
         for gradient, part in zip(group, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -93,7 +157,7 @@ class _ColumnLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
         # Gathered in the order of ranks, not reduced: the result is equal to the bit everywhere.
-        total = _stack_ranks(logits.logsumexp(dim=0)).logsumexp(dim=0)
+        total = stack_ranks(logits.logsumexp(dim=0)).logsumexp(dim=0)
         ctx.save_for_backward(logits, total)
         return total
 
@@ -108,19 +172,24 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        return _stack_ranks(rows).flatten(0, 1)
+        return stack_ranks(rows).flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _sum_over_ranks(gradients[0]).chunk(world_size())[rank()]
+        return sum_over_ranks(gradients[0]).chunk(world_size())[rank()]
 
 
 def _is_grouped() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _stack_ranks(value: Tensor) -> Tensor:
-    """The values of all ranks, in a new first dimension."""
+def _shares(n: int) -> list[slice]:
+    bounds = [n * number // world_size() for number in range(world_size() + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def stack_ranks(value: Tensor) -> Tensor:
+    """The values of all ranks, of one shape, in a new first dimension; not differentiable."""
     if world_size() == 1:
         return value[None]
     values = [torch.empty_like(value) for _ in range(world_size())]
@@ -128,7 +197,8 @@ def _stack_ranks(value: Tensor) -> Tensor:
     return torch.stack(values)
 
 
-def _sum_over_ranks(value: Tensor) -> Tensor:
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of the values of all ranks; not differentiable."""
     if world_size() == 1:
         return value
     value = value.clone()

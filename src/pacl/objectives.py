@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from pacl import distributed
 from pacl.compatibility import patch_compatibility
 from pacl.data.batches import torch_stream
 from pacl.data.cache import TokenCache
@@ -48,7 +49,8 @@ class Objective:
     logit_scale: float
     """The checkpoint's own."""
     encode_images: Callable[[int], Tensor]
-    """Step → its images' frozen patch tokens (B, T, E), or pooled embeddings (B, D)."""
+    """Step → its images' frozen patch tokens (B, T, E), or pooled embeddings (B, D); of several
+    processes each gets its share of the batch."""
     encode_texts: Callable[[np.ndarray], Tensor]
     """Text numbers (C,) → text embeddings (C, D)."""
     score: Callable[[Tensor, Tensor], Tensor]
@@ -135,7 +137,7 @@ def build_pacl_objective(
         images: Cached patch tokens; or the pictures, which are then encoded in every step.
         texts: All texts, in the order of their numbers.
         used_texts: Numbers of the texts that the run asks for; they are embedded once, here.
-        rows_of_step: Step → image rows.
+        rows_of_step: Step → image rows of the whole batch.
         seed: Seed of augmentation.
         augment: See `augment_pictures`; pictures only.
         on_texts: Called while the texts are embedded.
@@ -146,10 +148,12 @@ def build_pacl_objective(
 
     def encode_images(step: int) -> Tensor:
         rows = rows_of_step(step)
+        share = distributed.own_share(len(rows))
         if isinstance(images, TokenCache):
-            return images.take(rows).to(encoder.device)
-        batch = images.take(rows, rows_of_step(step + 1)).to(encoder.device)
-        batch = augment_pictures(batch, augment, torch_stream(seed, "augment", step))
+            return images.take(rows[share]).to(encoder.device)
+        batch = images.take(rows[share], rows_of_step(step + 1)[share]).to(encoder.device)
+        draws = torch_stream(seed, "augment", step)
+        batch = augment_pictures(batch, augment, draws, n_batch=len(rows), share=share)
         with torch.no_grad():
             tokens, _ = encoder.encode_patches(
                 encoder.normalise(batch), kind=model.token_kind, layer=model.token_layer
@@ -241,22 +245,26 @@ def build_text_table(
     Args:
         encoder: Its text tower is used.
         texts: All texts, in the order of their numbers.
-        used: Numbers of the texts that will be asked for, ascending.
-        on_texts: Called with the texts embedded and those to embed.
+        used: Numbers of the texts that will be asked for, ascending. Of several processes each
+            embeds a share of them, and all get the whole table.
+        on_texts: Called with the texts embedded and those to embed, of this process.
     """
     wanted = [texts[int(number)] for number in used]
     encode = build_text_encoder(encoder, wanted)
-    order = sorted(range(len(wanted)), key=lambda k: len(wanted[k]))  # less padding in a chunk
+    order = np.array(sorted(range(len(wanted)), key=lambda k: len(wanted[k])))  # less padding
+    place_of = np.argsort(order)
     table = torch.empty(len(wanted), encoder.joint_width, device=encoder.device)
+    share = distributed.own_share(len(wanted))
     with torch.no_grad():
-        for start in range(0, len(order), TEXT_CHUNK):
-            chunk = np.array(order[start : start + TEXT_CHUNK])
-            table[torch.from_numpy(chunk).to(encoder.device)] = encode(chunk).float()
+        for start in range(share.start, share.stop, TEXT_CHUNK):
+            chunk = slice(start, min(start + TEXT_CHUNK, share.stop))
+            table[chunk] = encode(order[chunk]).float()
             if on_texts is not None:
-                on_texts(start + len(chunk), len(order))
+                on_texts(chunk.stop - share.start, share.stop - share.start)
+    distributed.exchange_shares(table)
 
     def look_up(numbers: np.ndarray) -> Tensor:
-        places = torch.from_numpy(np.searchsorted(used, numbers))
+        places = torch.from_numpy(place_of[np.searchsorted(used, numbers)])
         return table.index_select(0, places.to(encoder.device))
 
     return look_up

@@ -2,6 +2,9 @@
 
 Every random choice is a function of (seed, step), so a checkpoint is weights, optimiser moments
 and the step number. Running the same command again goes on where the last checkpoint was.
+
+Under a launcher such as torchrun the processes share every batch: each takes some of its images,
+and the step is that of one process with all of them (see distributed.py). The first one writes.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pacl import distributed
 from pacl.atomic import disk_problems_named, recover, replace_directory
 from pacl.checkpoint import (
     cut_metrics,
@@ -30,8 +34,9 @@ from pacl.checkpoint import (
     read_trainer_info,
     save_trainer_state,
 )
-from pacl.compatibility import NotFiniteError, contrastive_loss
+from pacl.compatibility import NotFiniteError
 from pacl.data.batches import count_steps_per_epoch, sample_rows, sample_texts
+from pacl.distributed import contrastive_loss_across_ranks, sum_gradients
 from pacl.errors import InputError, PaclError
 from pacl.train_config import TrainConfig
 from pacl.training_setup import OnEncoded, prepare
@@ -79,6 +84,7 @@ class TrainResult:
     """What the user should know: skipped rows, a capped batch, ..."""
 
 
+@distributed.joined()
 def train(
     config: TrainConfig,
     *,
@@ -88,26 +94,29 @@ def train(
     """Train as the config says, or resume the run that is in its output directory.
 
     Args:
-        config: See `TrainConfig`.
+        config: See `TrainConfig`. The batch size is that of all processes together.
         progress: Called after every step.
         on_encoded: Called while images and texts are encoded, before the first step.
 
     Raises:
-        InputError: Bad data or settings, or an output directory with a run of other settings.
+        InputError: Bad data or settings, or an output directory with a run of other settings, or
+            one that not all processes see.
         EnvironmentProblem: The disk is full; the last checkpoint is kept.
         PaclError: The loss or a gradient is not finite; the last checkpoint is kept.
     """
     started_s = time.perf_counter()
     config = config.resolve()
     last_dir, metrics_path = config.output / "last", config.output / "metrics.jsonl"
-    recover(last_dir)
-    saved = _read_resumable(last_dir, config)
+    saved = _find_checkpoint(last_dir, config)
     if saved is not None and saved["step"] == saved["n_steps"]:
         return _finished_before(saved, last_dir, metrics_path)
 
     # What stays the same in all steps.
     setup = prepare(config, on_encoded=on_encoded)
     objective, batch_size = setup.objective, setup.batch_size
+    share = distributed.own_share(batch_size)
+    columns = torch.arange(batch_size, device=setup.device)
+    own_captions = columns[share, None] == columns
     n_steps, steps_per_epoch = setup.n_steps, count_steps_per_epoch(setup.n_images, batch_size)
     facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
     first_scale = config.logit_scale_init or objective.logit_scale
@@ -123,20 +132,25 @@ def train(
         _check_same_data(saved, setup.data_fingerprint, last_dir)
         load_trainer_state(last_dir, parameters, optimiser)
         first_step = saved["step"]
-    cut_metrics(metrics_path, first_step)
+    is_first = distributed.rank() == 0
+    if is_first:
+        cut_metrics(metrics_path, first_step)
 
     def save(step: int) -> None:
         def write(directory: Path) -> None:
             objective.save(directory, log_scale.exp().item(), facts | {"step": step})
             save_trainer_state(directory, parameters, optimiser, facts | {"step": step})
 
-        replace_directory(last_dir, write)
+        if is_first:
+            replace_directory(last_dir, write)
+        distributed.wait_for_all()
 
     step, loss_value = first_step, math.nan
     ends_s = deque([time.perf_counter()], maxlen=21)
     with closing(setup), _interrupts_noted() as is_interrupted:
-        while step < n_steps and not is_interrupted():
-            # The batch: images, a caption of each, and the nouns of those captions.
+        while step < n_steps and not distributed.is_any(is_interrupted()):
+            # The batch: images, a caption of each, and the nouns of those captions. Of several
+            # processes, each scores its share of the images with all texts.
             rows = sample_rows(setup.n_images, batch_size, seed=config.seed, step=step)
             texts = sample_texts(setup.table, rows, seed=config.seed, step=step)
 
@@ -146,9 +160,12 @@ def train(
                 text_embeds = objective.encode_texts(texts.ids)
                 compatibility = objective.score(image_side, text_embeds)
             of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
-            loss_captions = contrastive_loss(of_captions, log_scale.exp())
-            positives = texts.positives.to(setup.device)
-            loss_nouns = contrastive_loss(of_nouns, log_scale.exp(), positives=positives)
+            loss_captions = contrastive_loss_across_ranks(
+                of_captions, log_scale.exp(), positives=own_captions
+            )
+            loss_nouns = contrastive_loss_across_ranks(
+                of_nouns, log_scale.exp(), positives=texts.positives[share].to(setup.device)
+            )
             loss = loss_captions + config.noun_weight * loss_nouns
 
             # The step.
@@ -157,6 +174,7 @@ def train(
                 group["lr"] = lr
             optimiser.zero_grad()
             loss.backward()
+            sum_gradients(parameters.values())
             _check_finite(loss, optimiser, step=step + 1, last_dir=last_dir)
             optimiser.step()
             with torch.no_grad():
@@ -167,8 +185,8 @@ def train(
             ends_s.append(time.perf_counter())
             images_per_s = batch_size * (len(ends_s) - 1) / (ends_s[-1] - ends_s[0])
             eta_s = (n_steps - step) * batch_size / images_per_s
-            to_text, to_image = retrieval_accuracy(of_captions, texts.ids[:batch_size])
-            if step % config.log_every == 0 or step == n_steps:
+            to_text, to_image = retrieval_accuracy(of_captions, texts.ids[:batch_size], share=share)
+            if is_first and (step % config.log_every == 0 or step == n_steps):
                 line = {
                     "step": step,
                     "epoch": step / steps_per_epoch,
@@ -223,18 +241,22 @@ def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
 
 
 def retrieval_accuracy(
-    compatibility: Float[Tensor, "B B"], caption_ids: np.ndarray
+    compatibility: Float[Tensor, "b B"], caption_ids: np.ndarray, *, share: slice = slice(None)
 ) -> tuple[float, float]:
     """In-batch top-1 from image to caption and from caption to image, in [0, 1].
 
     Args:
-        compatibility: Row i and column i belong together.
+        compatibility: Row i of the whole batch and column i belong together.
         caption_ids: Number of each column's caption; an equal caption of another image is right.
+        share: The rows that this process holds.
     """
     ids = torch.from_numpy(caption_ids).to(compatibility.device)
-    to_text = ids[compatibility.argmax(dim=1)] == ids
-    to_image = ids[compatibility.argmax(dim=0)] == ids
-    return to_text.float().mean().item(), to_image.float().mean().item()
+    to_text = ids[compatibility.argmax(dim=1)] == ids[share]
+    best, row = compatibility.max(dim=0)
+    winner = distributed.stack_ranks(best).argmax(dim=0, keepdim=True)
+    found = distributed.stack_ranks(ids[share][row]).gather(0, winner)[0]
+    n_right = distributed.sum_over_ranks(to_text.sum()).item()
+    return n_right / len(ids), (found == ids).float().mean().item()
 
 
 def _build_optimiser(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
@@ -277,6 +299,22 @@ def _not_finite(what: str, *, step: int, last_dir: Path) -> PaclError:
         why = "there is no checkpoint yet"
         fix = "try --precision fp32 or a lower --lr; at step 1, --model may be damaged"
     return PaclError(f"{what} at step {step}", why=why, fix=fix)
+
+
+def _find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """Facts of the checkpoint to resume from; None where there is none."""
+    if distributed.rank() == 0:
+        recover(last_dir)
+    distributed.wait_for_all()
+    saved = _read_resumable(last_dir, config)
+    found = distributed.gather_values(None if saved is None else saved["step"])
+    if len(set(found)) > 1:
+        raise InputError(
+            f"the processes do not see the same {last_dir}",
+            why=f"steps in their checkpoints: {', '.join(map(str, found))}",
+            fix="give an --output that all machines share",
+        )
+    return saved
 
 
 def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
@@ -323,6 +361,8 @@ def _interrupts_noted() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: object) -> None:
         received.append(number)
+        if distributed.world_size() > 1:
+            return  # a launcher passes on what the terminal has sent already
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pacl import distributed
 from pacl.data.batches import (
     TextTable,
     count_steps_per_epoch,
@@ -65,12 +66,25 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         on_encoded: Called while what stays frozen is encoded, before the first step.
 
     Raises:
-        InputError: Bad data, or a model that cannot be loaded.
+        InputError: Bad data, a model that cannot be loaded, or more processes than there are GPUs
+            here or images in a batch.
     """
+    n_processes = distributed.world_size()
+    if n_processes > 1 and config.objective == "clip":
+        raise InputError(
+            "the clip objective trains on one process",
+            fix="pacl train without a launcher; --objective pacl takes any number",
+        )
     device = _find_device(config.device)
     is_bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=is_bf16)
     pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
+    if min(config.batch_size, len(pairs)) < n_processes:
+        raise InputError(
+            f"{n_processes} processes share batches of {min(config.batch_size, len(pairs))} images",
+            why="each needs at least one",
+            fix="fewer processes, or a larger --batch-size",
+        )
     encoder = _build_encoder(config).to(device)
     if not -encoder.n_layers <= config.token_layer <= -1:
         raise InputError(
@@ -236,14 +250,25 @@ def _cut_note(encoder: HfClip, texts: Sequence[str]) -> Iterator[str]:
 
 
 def _find_device(name: str) -> torch.device:
+    """The device of a name; of several processes on a machine each gets a GPU of its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise InputError(
             f"device: there is no {name!r}", fix="--device cpu, cuda or auto"
         ) from error
+    if device.type != "cuda" or distributed.world_size() == 1:
+        return device
+    number, n_gpus = distributed.own_gpu(), torch.cuda.device_count()
+    if number >= n_gpus:
+        raise InputError(
+            f"process {number} finds no GPU of its own: {n_gpus} here",
+            fix=f"torchrun --nproc-per-node {n_gpus}, or --device cpu",
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def has_bf16(device: torch.device) -> bool:

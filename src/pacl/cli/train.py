@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +17,29 @@ if TYPE_CHECKING:
 
 
 def run_train(config: TrainConfig) -> int:
-    """Train, or resume the run in the output directory."""
+    """Train, or resume the run in the output directory; under torchrun, with its processes."""
+    config.resolve()  # a wrong value is refused before anything is read
+    from pacl.distributed import joined, rank, world_size
+
+    with joined():
+        if rank() > 0:
+            return _follow(config)
+        if world_size() > 1:
+            say(f"{world_size()} processes share every batch")
+        return _train(config)
+
+
+def _follow(config: TrainConfig) -> int:
+    """Be one of several processes and leave the talking to the first."""
     from pacl.train import train
 
-    config.resolve()  # a wrong value is refused before anything is read
+    logging.getLogger("pacl").setLevel(logging.WARNING)
+    return INTERRUPTED if train(config).is_stopped else DONE
+
+
+def _train(config: TrainConfig) -> int:
+    from pacl.train import train
+
     say(f"reading {config.data} and preparing {config.model}")
     with progress("train") as show:
 

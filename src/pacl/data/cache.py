@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pacl import distributed
 from pacl.data.images import open_image
 from pacl.data.token_store import (
     DTYPES,
@@ -80,21 +81,23 @@ def build_token_cache(
         encoder: the frozen encoder.
         image_paths: one image per row. Unreadable ones are noted in the cache, not fatal.
         directory: where to keep them on disk; None keeps them in memory. Calling again with the
-            same settings goes on where an interrupted build stopped, or just opens the cache.
+            same settings goes on where an interrupted build stopped, or just opens the cache. Of
+            several processes the first one writes, and all open the file; in memory, each encodes
+            a share of the images and holds the tokens of all.
         device: where the encoder's weights are.
         size_px: height and width to encode at; None is the encoder's own preprocessing.
         kind, layer, norm: as in `FrozenClip.encode_patches`.
         dtype: torch.float16 or torch.bfloat16.
         batch_size: images per call of the encoder.
         workers: threads that decode images.
-        on_progress: called with the images done and the images in all.
+        on_progress: called with the images done and the images to do, of this process.
 
     Returns:
         the complete cache.
 
     Raises:
-        InputError: there are no images, not one can be read, or the directory holds a cache of
-            other settings.
+        InputError: there are no images, not one can be read, the directory holds a cache of
+            other settings, or another process cannot see what the first one wrote.
         EnvironmentProblem: the disk is full; what was finished is kept.
     """
     if not image_paths:
@@ -113,24 +116,48 @@ def build_token_cache(
         dtype=names[0],
     )
     encode = partial(encoder.encode_patches, kind=kind, layer=layer, norm=norm)
+    share = distributed.own_share(len(image_paths)) if directory is None else slice(None)
 
     def iter_batches(first_row: int) -> Iterator[TokenBatch]:
-        pictures = _Pictures(encoder, image_paths, size_px)
+        pictures = _Pictures(encoder, image_paths[share], size_px)
         for rows, images, unreadable in pictures.iter_batches(first_row, batch_size, workers):
             with torch.no_grad():
                 tokens, grid = encode(images.to(device))
             yield TokenBatch(tokens.to("cpu", dtype), grid, unreadable)
             if on_progress is not None:
-                on_progress(rows.stop, len(image_paths))
+                on_progress(rows.stop, len(pictures.paths))
+
+    def refuse(first_row: int) -> Iterator[TokenBatch]:
+        raise InputError(
+            f"process {distributed.rank()} does not find the tokens that the first one wrote",
+            why=f"{directory} has {first_row:,} of {len(image_paths):,} images here",
+            fix="give an --output that all machines share, or --cache none",
+        )
 
     if directory is None:
-        whole = collect_in_memory(iter_batches(0), len(image_paths))
-    else:
+        whole = _collect_shares(iter_batches(0), len(image_paths), share)
+    elif distributed.rank() == 0:
         whole = collect_on_disk(iter_batches, directory, settings)
+        distributed.wait_for_all()
+    else:
+        distributed.wait_for_all()
+        whole = collect_on_disk(refuse, directory, settings)
     cache = TokenCache(whole.tokens, grid=whole.grid, unreadable=whole.unreadable)
     if len(cache.readable) == 0:
         raise InputError("none of the images can be read", why=cache.unreadable[0])
     return cache
+
+
+def _collect_shares(batches: Iterator[TokenBatch], n_images: int, share: slice) -> TokenBatch:
+    """In memory, the tokens of all images, of which this process encodes a share."""
+    own = collect_in_memory(batches, n_images, first_row=share.start)
+    distributed.exchange_shares(own.tokens)
+    unreadable = {
+        share_start + row: why
+        for share_start, found in distributed.gather_values((share.start, own.unreadable))
+        for row, why in found.items()
+    }
+    return TokenBatch(own.tokens, own.grid, unreadable)
 
 
 @dataclass(frozen=True)

@@ -108,30 +108,38 @@ def load_picture(
 
 
 def augment_pictures(
-    pictures: UInt8[Tensor, "B 3 H W"], kind: str, generator: torch.Generator
-) -> UInt8[Tensor, "B 3 H W"]:
+    pictures: UInt8[Tensor, "b 3 H W"],
+    kind: str,
+    generator: torch.Generator,
+    *,
+    n_batch: int | None = None,
+    share: slice = slice(None),
+) -> UInt8[Tensor, "b 3 H W"]:
     """Vary a batch at random, each picture by itself.
 
     Args:
-        pictures: The batch.
+        pictures: The batch, or a share of it.
         kind: "none"; "flip" mirrors half of them; "crop" mirrors half of them and cuts out a
             random square of 70 to 100 % of the area, scaled back bilinearly.
-        generator: Source of randomness, on the CPU.
+        generator: Source of randomness, on the CPU. It is asked for the whole batch, so that a
+            picture's variation does not depend on who gets it.
+        n_batch: Pictures of the whole batch; None: these are all.
+        share: Which of them these are.
 
     Returns:
         A batch of the same shape.
     """
     if kind == "none":
         return pictures
-    n = len(pictures)
-    is_mirrored = torch.rand(n, generator=generator) < 0.5
+    n_batch = len(pictures) if n_batch is None else n_batch
+    is_mirrored = (torch.rand(n_batch, generator=generator) < 0.5)[share]
     if kind == "flip":
         where = is_mirrored.to(pictures.device)[:, None, None, None]
         return torch.where(where, pictures.flip(-1), pictures)
-    area = SMALLEST_CROP + (1 - SMALLEST_CROP) * torch.rand(n, generator=generator)
+    area = SMALLEST_CROP + (1 - SMALLEST_CROP) * torch.rand(n_batch, generator=generator)[share]
     side = area.sqrt()
-    centre = (2 * torch.rand(n, 2, generator=generator) - 1) * (1 - side)[:, None]
-    affine = torch.zeros(n, 2, 3)
+    centre = (2 * torch.rand(n_batch, 2, generator=generator)[share] - 1) * (1 - side)[:, None]
+    affine = torch.zeros(len(pictures), 2, 3)
     affine[:, 0, 0] = torch.where(is_mirrored, -side, side)
     affine[:, 1, 1] = side
     affine[:, :, 2] = centre

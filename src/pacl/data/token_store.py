@@ -55,15 +55,23 @@ class TokenBatch:
     """Row number in the whole set -> why its image could not be read."""
 
 
-def collect_in_memory(batches: Iterator[TokenBatch], n_images: int) -> TokenBatch:
-    """All batches as one."""
+def collect_in_memory(
+    batches: Iterator[TokenBatch], n_images: int, *, first_row: int = 0
+) -> TokenBatch:
+    """All batches as one.
+
+    Args:
+        batches: of consecutive images.
+        n_images: rows to make room for.
+        first_row: where the first batch goes; what no batch fills is left as it is.
+    """
     first = next(batches)
     tokens = first.tokens.new_empty(n_images, *first.tokens.shape[1:])
     unreadable: dict[int, str] = {}
-    n_done = 0
+    row = first_row
     for batch in chain([first], batches):
-        tokens[n_done : n_done + len(batch.tokens)] = batch.tokens
-        n_done += len(batch.tokens)
+        tokens[row : row + len(batch.tokens)] = batch.tokens
+        row += len(batch.tokens)
         unreadable |= batch.unreadable
     return TokenBatch(tokens, first.grid, unreadable)
 
