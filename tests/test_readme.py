@@ -20,6 +20,7 @@ def shown_commands() -> list[str]:
     recipes = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/*.sh"))]
     text = "\n".join([*blocks, *recipes]).replace("\\\n", " ")
     lines = [line.strip().replace("$PACL ", "pacl ", 1) for line in text.splitlines()]
+    lines = [re.sub(r"^torchrun .* -m pacl ", "pacl ", line) for line in lines]
     lines = [re.sub(r"\$\{?(STEPS|BATCH)\}?", "1", line) for line in lines]
     return [line for line in lines if line.startswith("pacl ")]
 

@@ -153,14 +153,19 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         patch_compatibility(patches, texts, implementation="fast")  # type: ignore[arg-type]
 
 
-def test_the_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_choice_is_by_memory_and_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pacl import compatibility
 
     compatibility._report.cache_clear()
     patches, texts = draw(2, 3, 4, 5)
     with caplog.at_level("INFO", logger="pacl"):
-        for _ in range(3):
-            patch_compatibility(patches, texts)
+        for size in (2 * 3 * 4, 2 * 3 * 4 - 1):
+            monkeypatch.setattr(tiled, "CPU_TILE", size)
+            for _ in range(3):
+                patch_compatibility(patches, texts)
     assert [record.message for record in caplog.records] == [
-        "compatibility on cpu: the tiled implementation"
+        "compatibility on cpu: the naive implementation",
+        "compatibility on cpu: the tiled implementation",
     ]

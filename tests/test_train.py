@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from pacl.data.pictures import PictureSource, augment_pictures, load_picture
 from pacl.embedder import VisionEmbedder
 from pacl.encoders.hf import HfClip
 from pacl.errors import InputError
+from pacl.kernels import tiled
 from pacl.model import Pacl
 from pacl.train import Progress, learning_rate_factor, retrieval_accuracy, train
 from pacl.train_config import TrainConfig
@@ -199,6 +201,28 @@ def test_chunks_of_the_embedder_change_neither_values_nor_gradients(
     of_ours = torch.autograd.grad((ours * weights).sum(), list(embedder.parameters()))
     of_whole = torch.autograd.grad((whole * weights).sum(), list(embedder.parameters()))
     torch.testing.assert_close(of_ours, of_whole, rtol=1e-10, atol=1e-12)
+
+
+def test_chunks_embed_twice_and_score_once(clip_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "ACTIVATIONS_KEPT", 1)
+    monkeypatch.setattr(tiled, "CPU_TILE", 1)  # a tile for each pair of an image and a text
+    calls = {"embedded": 0, "scored": 0}
+
+    def count(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            calls[name] += 1
+            return function(*args)
+
+        return counted
+
+    embed, score = VisionEmbedder.forward, tiled._ImageTile.squared_norm
+    monkeypatch.setattr(VisionEmbedder, "forward", count("embedded", embed))
+    monkeypatch.setattr(tiled._ImageTile, "squared_norm", count("scored", score))
+    encoder = HfClip.from_pretrained(clip_dir)
+    model = Pacl(encoder=encoder, embedder=VisionEmbedder(encoder.width, encoder.joint_width))
+    tokens, texts = torch.randn(3, 6, encoder.width), torch.randn(7, encoder.joint_width)
+    objectives.score_tokens(model, tokens, texts).sum().backward()
+    assert calls == {"embedded": 2 * 3, "scored": 3 * 7}
 
 
 def test_text_table_and_tower_agree(clip_dir: Path) -> None:

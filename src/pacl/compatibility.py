@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pacl.kernels.forms import computing_dtype, inverse_norm, unit_vectors
 from pacl.kernels.naive import naive_compatibility
-from pacl.kernels.tiled import tiled_compatibility
+from pacl.kernels.tiled import tile_size, tiled_compatibility
 
 Implementation = Literal["auto", "naive", "tiled", "fused"]
 
@@ -86,7 +86,8 @@ def patch_compatibility(
         implementation: All give the same numbers. naive: plain tensor operations, which hold
             several tensors (I, T, C) for the backward; the only one with second derivatives.
             tiled: tile by tile, computed again in the backward. fused: the same in Triton, for
-            NVIDIA GPUs, not yet measured on one. auto: tiled.
+            NVIDIA GPUs, not yet measured on one and so never auto's choice. auto: naive where one
+            tile would hold all scores, tiled else.
 
     Returns:
         (I, C), a cosine in [-1, 1], float32, or float64 where an input is. A zero patch has
@@ -103,7 +104,7 @@ def patch_compatibility(
     _check_embeds(patch_embeds, text_embeds)
     _check_temperature(patch_temperature)
     dtype = computing_dtype(patch_embeds, text_embeds)
-    compute = _IMPLEMENTATIONS[_choose(implementation, patch_embeds)]
+    compute = _IMPLEMENTATIONS[_choose(implementation, patch_embeds, len(text_embeds))]
     temperature = torch.as_tensor(patch_temperature, dtype=dtype, device=patch_embeds.device)
     with torch.autocast(patch_embeds.device.type, enabled=False):
         compatibility = compute(patch_embeds, text_embeds, temperature)
@@ -154,19 +155,24 @@ def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
     return per_row.sum() / (n_positives > 0).sum().clamp(min=1)
 
 
-def _choose(implementation: Implementation, patch_embeds: Tensor) -> str:
-    """Resolve "auto", and say once in the log what it is.
+def _choose(implementation: Implementation, patch_embeds: Tensor, n_texts: int) -> str:
+    """Resolve "auto" by the memory of the scores, and say once in the log what it is.
 
-    The fused kernels have been checked in Triton's interpreter only, so they run where asked for.
+    Scores that fit one tile need no tiles, and naive, which does not compute them twice, is up to
+    a fifth faster; beyond, it falls behind (docs/log.md). The fused kernels have been checked in
+    Triton's interpreter only, so they run where asked for.
     """
     if implementation not in _IMPLEMENTATIONS and implementation != "auto":
         names = ", ".join(["auto", *_IMPLEMENTATIONS])
         raise ValueError(f"implementation must be one of {names}, got {implementation!r}")
     if implementation != "auto":
         return implementation
+    n_images, n_patches, _ = patch_embeds.shape
+    is_small = n_images * n_patches * n_texts <= tile_size(patch_embeds.device)
+    chosen = "naive" if is_small else "tiled"
     if not torch.compiler.is_compiling():
-        _report("tiled", patch_embeds.device.type)
-    return "tiled"
+        _report(chosen, patch_embeds.device.type)
+    return chosen
 
 
 @cache

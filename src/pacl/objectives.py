@@ -17,7 +17,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from pacl import distributed
 from pacl.compatibility import patch_compatibility
@@ -181,7 +185,8 @@ def score_tokens(
     """Embed patch tokens and compare them with texts, in chunks of images where they are many.
 
     Images do not depend on each other, so a chunk's activations need not outlive it: beyond
-    ACTIVATIONS_KEPT they are computed again in the backward, chunk by chunk with the compatibility.
+    ACTIVATIONS_KEPT they are computed again in the backward, chunk by chunk with that of the
+    compatibility, whose own results are small and kept.
     """
     embedder = model.embedder
     assert embedder is not None
@@ -196,8 +201,19 @@ def score_tokens(
     if len(patch_tokens) <= n_at_once:
         return score(patch_tokens)
     chunks = patch_tokens.split(n_at_once)
-    again = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
+    again = partial(
+        checkpoint,
+        score,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=partial(create_selective_checkpoint_contexts, _keep_compatibility),
+    )
     return torch.cat([again(chunk) for chunk in chunks])
+
+
+def _keep_compatibility(_: Any, operator: Any, *__: Any, **___: Any) -> CheckpointPolicy:
+    is_kept = operator.namespace == "pacl"  # the kernels' operators
+    return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]) -> Tensor:

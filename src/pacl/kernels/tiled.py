@@ -216,11 +216,15 @@ class _TileGradient:
         torch.div(self._unit.addcmul_(unit, along - self._length, value=-1), length, out=d_patches)
 
 
+def tile_size(device: torch.device) -> int:
+    """Numbers in one buffer of a tile."""
+    return CPU_TILE * torch.get_num_threads() if device.type == "cpu" else GPU_TILE
+
+
 def _tiles(patch_embeds: Tensor, n_texts: int) -> Iterator[tuple[slice, list[slice]]]:
     """Slices of images, each with the slices of all texts."""
     n_images, n_patches, width = patch_embeds.shape
-    is_cpu = patch_embeds.device.type == "cpu"
-    size = CPU_TILE * torch.get_num_threads() if is_cpu else GPU_TILE
+    size = tile_size(patch_embeds.device)
     text_step = max(1, min(n_texts, MAX_TEXTS, size // n_patches))
     largest = max(n_patches * text_step, n_patches * width, width * text_step)
     image_step = max(1, size // largest)
