@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import references
 from pacl.compatibility import contrastive_loss, patch_compatibility, patch_similarity
-from pacl.kernels import naive, tiled
+from pacl.kernels import info_nce, naive, tiled
 
 # (images, texts, patches, width); many texts make the Gram form the cheaper one.
 SIZES = [
@@ -296,8 +299,14 @@ def test_the_loss_is_clips() -> None:
     torch.testing.assert_close(contrastive_loss(compatibility, 20.0), (rows + columns) / 2)
 
 
-@given(images=st.integers(1, 5), texts=st.integers(1, 5), seed=st.integers(0, 1000))
-def test_loss_with_any_positives(images: int, texts: int, seed: int) -> None:
+@given(
+    images=st.integers(1, 5),
+    texts=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+    chunk=st.sampled_from([None, 0, 7]),
+)
+def test_loss_with_any_positives(images: int, texts: int, seed: int, chunk: int | None) -> None:
+    """Whole, row by row, and a row or several at a time."""
     generator = torch.Generator().manual_seed(seed)
     compatibility = torch.rand(images, texts, generator=generator, dtype=torch.float64) * 2 - 1
     positives = torch.rand(images, texts, generator=generator) < 0.4
@@ -305,12 +314,51 @@ def test_loss_with_any_positives(images: int, texts: int, seed: int) -> None:
     compatibility.requires_grad_()
     scale = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
     inputs = [compatibility, scale]
-    value = contrastive_loss(compatibility, scale, positives=positives)
+    with pytest.MonkeyPatch.context() as patch:
+        if chunk is not None:
+            patch.setattr(info_nce, "CHUNK", chunk)
+        value = contrastive_loss(compatibility, scale, positives=positives)
+        gradients = torch.autograd.grad(3 * value, inputs)
     expected = references.contrastive_loss(compatibility, scale, positives)
     assert_exact(value, expected)
-    gradients = torch.autograd.grad(value, inputs)
-    for gradient, reference in zip(gradients, torch.autograd.grad(expected, inputs), strict=True):
+    references_of = torch.autograd.grad(3 * expected, inputs)
+    for gradient, reference in zip(gradients, references_of, strict=True):
         assert_exact(gradient, reference)
+
+
+class LargeOutputs(TorchDispatchMode):
+    """Names the operators that make a tensor of a size or larger."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.names = size, []
+
+    def __torch_dispatch__(self, operator: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = operator(*args, **(kwargs or {}))
+        for output in pytree.tree_leaves(outputs):
+            if isinstance(output, Tensor) and output.numel() >= self.size and not output._is_view():
+                self.names.append(operator.overloadpacket.__name__)
+        return outputs
+
+
+def test_a_large_loss_holds_no_second_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    compatibility = torch.rand(32, 32).requires_grad_()
+    with LargeOutputs(32 * 32) as whole:
+        torch.autograd.grad(contrastive_loss(compatibility, 10.0), compatibility)
+    monkeypatch.setattr(info_nce, "CHUNK", 64)
+    with LargeOutputs(32 * 32) as lean:
+        torch.autograd.grad(contrastive_loss(compatibility, 10.0), compatibility)
+    assert whole.names.count("_log_softmax") == 2
+    assert set(lean.names) <= {"eye", "empty_like", "detach"}  # the positives, the gradient
+
+
+def test_a_large_loss_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info_nce, "CHUNK", 0)
+    compatibility = torch.rand(3, 3).requires_grad_()
+    loss = contrastive_loss(compatibility, 10.0)
+    (gradient,) = torch.autograd.grad(loss, compatibility, create_graph=True)
+    with pytest.raises(NotImplementedError, match="only once"):
+        gradient.sum().backward()
 
 
 def test_identity_positives_are_the_default() -> None:

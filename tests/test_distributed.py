@@ -102,10 +102,11 @@ def test_one_process_needs_no_group(has_own_captions: bool) -> None:
     torch.testing.assert_close(ours, gradients, rtol=1e-12, atol=1e-14)
 
 
-def test_no_text_at_all_costs_nothing() -> None:
-    compatibility = torch.zeros(3, 0, requires_grad=True)
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (0, 0)])
+def test_no_text_or_no_image_costs_nothing(shape: tuple[int, int]) -> None:
+    compatibility = torch.zeros(shape, requires_grad=True)
     loss = contrastive_loss_across_ranks(
-        compatibility, 7.0, positives=torch.zeros(3, 0, dtype=torch.bool)
+        compatibility, 7.0, positives=torch.zeros(shape, dtype=torch.bool)
     )
     loss.backward()
     assert loss.item() == 0

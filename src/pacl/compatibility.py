@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pacl.kernels.forms import computing_dtype, inverse_norm, unit_vectors
+from pacl.kernels.info_nce import fits_one_chunk, info_nce
 from pacl.kernels.naive import naive_compatibility
 from pacl.kernels.tiled import tile_size, tiled_compatibility
 
@@ -132,7 +133,9 @@ def contrastive_loss(
             where p_i is the softmax of row i over all texts, p_j that of column j over all images.
 
     Returns:
-        Half the sum of both directions, a scalar >= 0; 0 where there is no positive at all.
+        Half the sum of both directions, a scalar >= 0; 0 where there is no positive at all. Of
+        more than a million pairs (on a GPU: 16 million) it can be differentiated only once: beside
+        the gradient no second matrix of pairs is then held (see kernels/info_nce.py).
 
     Raises:
         ValueError: compatibility is not a matrix (with positives None: not square), or positives
@@ -141,9 +144,13 @@ def contrastive_loss(
     _check_positives(compatibility, positives)
     with torch.autocast(compatibility.device.type, enabled=False):
         dtype = torch.promote_types(compatibility.dtype, torch.float32)
-        logits = compatibility.to(dtype) * logit_scale
+        compatibility = compatibility.to(dtype)
         if positives is None:
-            positives = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+            positives = torch.eye(len(compatibility), dtype=torch.bool, device=compatibility.device)
+        if not (torch.compiler.is_compiling() or fits_one_chunk(compatibility)):
+            scale = torch.as_tensor(logit_scale, dtype=dtype, device=compatibility.device)
+            return info_nce(compatibility, scale, positives)
+        logits = compatibility * logit_scale
         return (_cross_entropy(logits, positives) + _cross_entropy(logits.T, positives.T)) / 2
 
 

@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, distributed, nn
 
+from pacl.kernels.info_nce import info_nce
+
 Value = TypeVar("Value")
 
 LONGEST_WAIT = timedelta(days=1)
@@ -120,22 +122,14 @@ def contrastive_loss_across_ranks(
         rows.
     """
     with torch.autocast(compatibility.device.type, enabled=False):
-        logits = compatibility.to(torch.promote_types(compatibility.dtype, torch.float32))
-        logits = logits * logit_scale
-        per_image = positives.sum(dim=1)
-        per_text = sum_over_ranks(positives.sum(dim=0))
-        n_images = sum_over_ranks((per_image > 0).sum()).clamp(min=1)
-        n_texts = (per_text > 0).sum().clamp(min=1)
-
-        # -1/|P_i| sum_j (z_ij - R_i) for rows, -1/|P_j| sum_i (z_ij - C_j) for columns.
-        chosen = logits.masked_fill(~positives, 0)
-        # Without texts, the log-sum-exp is -inf.
-        row_terms = logits.logsumexp(dim=1).masked_fill(per_image == 0, 0)
-        row_terms = row_terms - chosen.sum(dim=1) / per_image.clamp(min=1)
-        own = row_terms.sum() / n_images - (chosen / per_text.clamp(min=1)).sum() / n_texts
-        columns = _ColumnLogSumExp.apply(logits).masked_fill(per_text == 0, 0).sum() / n_texts
-        of_all_ranks = sum_over_ranks(own.detach()) + (own - own.detach())  # with own's gradient
-        return (of_all_ranks + columns) / 2
+        dtype = torch.promote_types(compatibility.dtype, torch.float32)
+        return info_nce(
+            compatibility.to(dtype),
+            torch.as_tensor(logit_scale, dtype=dtype, device=compatibility.device),
+            positives,
+            sum_over_ranks=sum_over_ranks,
+            stack_ranks=stack_ranks,
+        )
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -149,22 +143,6 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parts = flat.split([gradient.numel() for gradient in group])
         for gradient, part in zip(group, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-
-
-class _ColumnLogSumExp(torch.autograd.Function):
-    """log sum_i exp(z_ij) over the rows of all ranks; its gradient is that of this rank's rows."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        # Gathered in the order of ranks, not reduced: the result is equal to the bit everywhere.
-        total = stack_ranks(logits.logsumexp(dim=0)).logsumexp(dim=0)
-        ctx.save_for_backward(logits, total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        logits, total = ctx.saved_tensors
-        return (logits - total).exp() * gradients[0]
 
 
 class _GatherRows(torch.autograd.Function):

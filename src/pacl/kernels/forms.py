@@ -73,6 +73,6 @@ def is_gram_cheaper(n_patches: int, width: int, *, n_texts: int, is_backward: bo
 def refuse_second_derivative(ctx: Any, *_: Tensor) -> None:
     """Stands for the derivative of a backward that has none."""
     raise NotImplementedError(
-        "this compatibility can be differentiated only once; "
-        'implementation="naive" has second derivatives'
+        "this can be differentiated only once; the compatibility has second derivatives with "
+        'implementation="naive", its loss where it has few pairs'
     )
