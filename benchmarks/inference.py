@@ -5,14 +5,15 @@
     python benchmarks/inference.py --rounds 3 --case-s 30 --parts encoder --strides 16
 
 Three parts. `encoder`: a CLIP ViT-B/16 of random weights, 224 px, 150 names, at each patch stride;
-the baseline is transformers' own float32 forward with F.interpolate and argmax. `labelling`:
-upsampling and labelling alone, against the same done by torch with all scores held. `memory`:
-what segmenting one photograph of 4,000 x 3,000 px adds to the model.
+the baseline is transformers' own float32 forward with F.interpolate and argmax. It runs all 12
+blocks; pacl ends with the one whose tokens are wanted, at layer -4 (the default of `pacl train`)
+the ninth. `labelling`: upsampling and labelling alone, against the same done by torch with all
+scores held. `memory`: what segmenting one photograph of 4,000 x 3,000 px adds to the model.
 
-Writes --output (JSON) and the same as a Markdown table beside it. Each round draws new inputs and
-runs every variant on them; a case ends after --rounds rounds or --case-s seconds. On a CPU the
-numbers are CPU seconds of one thread: on a shared machine their ratios hold, their absolute values
-do not.
+Writes --output (JSON) and the same as a Markdown table beside it, anew after every case. Each round
+draws new inputs and runs every variant on them; a case ends after --rounds rounds or --case-s
+seconds. On a CPU the numbers are CPU seconds of one thread: on a shared machine their ratios hold,
+their absolute values do not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ Labeller = Callable[[Tensor], Tensor]
 # ---- the encoder and the labels ---------------------------------------------------------------
 
 
-def library_labeller(encoder: HfClip, names: Tensor, stride_px: int) -> Labeller:
+def library_labeller(encoder: HfClip, names: Tensor, stride_px: int, layer: int) -> Labeller:
     """transformers' CLIP with its convolution's stride set, and the scores of all pixels held."""
-    forward = library_tokens(encoder, stride_px)
+    forward = library_tokens(encoder, stride_px, layer)
 
     @torch.inference_mode()
     def label(images: Tensor) -> Tensor:
@@ -65,9 +66,11 @@ def library_labeller(encoder: HfClip, names: Tensor, stride_px: int) -> Labeller
     return label
 
 
-def pacl_labeller(encoder: HfClip, names: Tensor, stride_px: int, engine: str) -> Labeller:
+def pacl_labeller(
+    encoder: HfClip, names: Tensor, stride_px: int, layer: int, engine: str
+) -> Labeller:
     """pacl with one of its engines."""
-    model = Pacl(encoder=encoder, embedder=None)
+    model = Pacl(encoder=encoder, embedder=None, token_layer=layer)
     model.use_engine(engine)
     scorer = build_scorer(model, names, patch_stride_px=stride_px)
     classes = torch.arange(len(names), device=names.device)
@@ -90,16 +93,16 @@ def pacl_labeller(encoder: HfClip, names: Tensor, stride_px: int, engine: str) -
 
 
 def measure_encoder(
-    encoder: HfClip, stride_px: int, batch: int, settings: argparse.Namespace
+    encoder: HfClip, stride_px: int, layer: int, batch: int, settings: argparse.Namespace
 ) -> dict[str, Any]:
-    """One row per variant at one stride."""
+    """One row per variant at one stride and layer."""
     device = torch.device(settings.device)
-    names = draw_names(encoder, N_NAMES)
-    labellers = {LIBRARY: library_labeller(encoder, names, stride_px)}
+    names = draw_names(encoder, N_NAMES, layer=layer)
+    labellers = {LIBRARY: library_labeller(encoder, names, stride_px, layer)}
     rows: dict[str, dict[str, Any]] = {LIBRARY: {"variant": LIBRARY}}
     for engine in settings.engines:
         try:
-            labellers[engine] = pacl_labeller(encoder, names, stride_px, engine)
+            labellers[engine] = pacl_labeller(encoder, names, stride_px, layer, engine)
             rows[engine] = {"variant": engine}
         except PaclError as problem:
             rows[engine] = {"variant": engine, "failed": problem.what}
@@ -120,17 +123,19 @@ def measure_encoder(
         n_labels.append(len(expected.unique()))
         return seconds
 
-    times = repeat(one_round, settings, title=f"stride {stride_px}")
+    times = repeat(one_round, settings, title=f"stride {stride_px}, layer {layer}")
     for name, row in rows.items():
         if name in times:
             row |= {"image_s": spread(times[name]), "equal_pixels": min(equal[name])}
-    if stride_px == encoder.patch_size_px:
+    if stride_px == encoder.patch_size_px and layer == -1:
         add_token_errors(encoder, rows, settings)
     return {
         "stride_px": stride_px,
+        "layer": layer,
         "batch": batch,
         "labels_per_round": min(n_labels),
         "gflop": encoder_flops(encoder, stride_px) / 1e9,
+        "pacl_gflop": encoder_flops(encoder, stride_px, layer) / 1e9,
         "rows": list(rows.values()),
     }
 
@@ -153,13 +158,13 @@ def add_token_errors(
         rows[engine]["token_error"] = error.item()
 
 
-def encoder_flops(encoder: HfClip, stride_px: int) -> float:
-    """Of one image: the blocks' products, the patch embedding and the projection."""
+def encoder_flops(encoder: HfClip, stride_px: int, layer: int = -1) -> float:
+    """Of one image: the products of the blocks up to a layer, patch embedding and projection."""
     side = (SIZE_PX - encoder.patch_size_px) // stride_px + 1
     n, width = side * side + 1, encoder.width
     block = 2 * n * 12 * width**2 + 2 * 2 * n * n * width
     ends = 2 * n * width * (3 * encoder.patch_size_px**2 + encoder.joint_width)
-    return float(encoder.n_layers * block + ends)
+    return float((encoder.n_layers + 1 + layer) * block + ends)
 
 
 # ---- memory of a large photograph -------------------------------------------------------------
@@ -209,20 +214,26 @@ def measure_memory(settings: argparse.Namespace) -> list[dict[str, Any]]:
 # ---- all ------------------------------------------------------------------------------------
 
 
-def measure(settings: argparse.Namespace) -> dict[str, Any]:
+def iter_reports(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The report as it grows."""
     device = torch.device(settings.device)
     report: dict[str, Any] = {"machine": machine(device) | versions()}
     rates = {d: ceilings(device, getattr(torch, d)) for d in ("float32", "bfloat16")}
     report["ceilings"] = rates
-    if "encoder" in settings.parts:
-        encoder = build_clip().to(device)
-        cases = zip(settings.strides, settings.batch, strict=False)
-        report["encoder"] = [measure_encoder(encoder, s, b, settings) for s, b in cases]
     if "labelling" in settings.parts:
         report["labelling"] = [measure_labelling(k, settings) for k in ("smooth", "independent")]
+        yield report
     if "memory" in settings.parts and device.type == "cpu":
         report["memory"] = measure_memory(settings)
-    return report
+        yield report
+    if "encoder" in settings.parts:
+        encoder = build_clip().to(device)
+        report["encoder"] = []
+        for stride, batch in zip(settings.strides, settings.batch, strict=False):
+            for layer in settings.layers:
+                case = measure_encoder(encoder, stride, layer, batch, settings)
+                report["encoder"].append(case)
+                yield report
 
 
 def versions() -> dict[str, str]:
@@ -242,6 +253,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--parts", nargs="+", default=["encoder", "labelling", "memory"])
     parser.add_argument("--strides", type=int, nargs="+", default=[16, 8, 4])
+    parser.add_argument("--layers", type=int, nargs="+", default=[-1, -4])
     parser.add_argument("--batch", type=int, nargs="+", default=[2, 1, 1], help="per stride")
     parser.add_argument("--engines", nargs="+", choices=ENGINES)
     parser.add_argument("--rounds", type=int, default=20)
@@ -263,9 +275,9 @@ def main() -> None:
         return
     from tables import inference_table
 
-    report = measure(settings)
-    write_report(settings.output, report, inference_table(report))
-    print(inference_table(report))
+    for report in iter_reports(settings):
+        write_report(settings.output, report, inference_table(report))
+    print(settings.output.with_suffix(".md").read_text())
 
 
 if __name__ == "__main__":

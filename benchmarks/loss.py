@@ -4,9 +4,10 @@
     python benchmarks/loss.py --batch 4096 --variants tiled --rounds 1 --warmup 0
     python benchmarks/loss.py --device cuda --dtype bfloat16 --batch 256 1024 4096 8192 16384 32768
 
-Writes --output (JSON) and the same as a Markdown table beside it. Each round draws new inputs and
-runs every variant on them; the numbers are medians over the rounds. On a CPU they are CPU seconds
-of one thread: on a shared machine their ratios hold, their absolute values do not.
+Writes --output (JSON) and the same as a Markdown table beside it, anew after every size. Each round
+draws new inputs and runs every variant on them; a size ends after --rounds rounds or --case-s
+seconds. The numbers are medians over the rounds. On a CPU they are CPU seconds of one thread: on a
+shared machine their ratios hold, their absolute values do not.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import PeakMemory, ceilings, machine, now_s, spread, write_report
+from measure import MIN_ROUNDS, PeakMemory, ceilings, machine, now_s, spread, write_report
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -138,6 +140,7 @@ def measure_case(size: tuple[int, int, int], settings: argparse.Namespace) -> li
     """One row per variant; running out of memory is a result, too."""
     rows = {name: {"variant": name} for name in settings.variants}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in settings.variants}
+    began = time.perf_counter()
     for turn in range(settings.warmup + settings.rounds):
         inputs = draw(size, settings, seed=turn)
         for name in [name for name in settings.variants if "failed" not in rows[name]]:
@@ -152,6 +155,9 @@ def measure_case(size: tuple[int, int, int], settings: argparse.Namespace) -> li
                 rows[name] |= errors(*inputs, compatibility, gradient)
             del compatibility, gradient
         print(f"B {size[0]} T {size[1]}: round {turn + 1}", file=sys.stderr)
+        is_late = time.perf_counter() - began > settings.case_s
+        if is_late and turn + 1 >= settings.warmup + MIN_ROUNDS:
+            break
     for name, row in rows.items():
         if "failed" not in row:
             row["forward_s"] = spread([forward for forward, _ in times[name]])
@@ -222,11 +228,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", dest="dtype_name", default="float32")
     parser.add_argument("--batch", type=int, nargs="+", default=[256])
+    parser.add_argument("--add", action="store_true", help="sizes to those in --output")
     parser.add_argument("--patches", type=int, nargs="+", default=[196])
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--case-s", type=float, default=600.0)
     parser.add_argument("--onednn", choices=["bf16"], help="route float32 products to oneDNN")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/loss.json"))
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -247,13 +255,17 @@ def main() -> None:
         print(peak_bytes(settings.memory_of, sizes[0], settings))
         return
     device = torch.device(settings.device)
-    report = {
+    report: dict[str, Any] = {
         "machine": machine(device) | {"onednn": settings.onednn},
         "dtype": settings.dtype_name,
         "ceilings": ceilings(device, settings.dtype),
-        "cases": [{"size": size, "rows": measure_case(size, settings)} for size in sizes],
+        "cases": [],
     }
-    write_report(settings.output, report, table(report))
+    if settings.add and settings.output.exists():
+        report["cases"] = json.loads(settings.output.read_text())["cases"]
+    for size in sizes:
+        report["cases"].append({"size": size, "rows": measure_case(size, settings)})
+        write_report(settings.output, report, table(report))
     print(table(report))
 
 

@@ -38,22 +38,22 @@ def draw_images(n: int, size_px: int, *, seed: int, device: torch.device) -> Ten
 
 
 @torch.inference_mode()
-def draw_names(encoder: HfClip, n: int) -> Tensor:
+def draw_names(encoder: HfClip, n: int, *, layer: int = -1) -> Tensor:
     """Unit text embeddings that tell patches apart: what makes single patches differ from the mean.
 
     Random directions would not do: all patches of a random CLIP are much alike, and one name would
     win everywhere.
     """
     images = draw_images(1, encoder.image_size_px, seed=10_000, device=encoder.device)
-    tokens, _ = encoder.encode_patches(images)
+    tokens, _ = encoder.encode_patches(images, layer=layer)
     embeds = F.normalize(encoder.project_patches(tokens)[0], dim=-1)
     return F.normalize((embeds - embeds.mean(dim=0))[:n], dim=-1)
 
 
 def library_tokens(
-    encoder: HfClip, stride_px: int
+    encoder: HfClip, stride_px: int, layer: int = -1
 ) -> Callable[[Tensor], tuple[Tensor, tuple[int, int]]]:
-    """transformers' own forward pass, at a patch stride.
+    """transformers' own forward pass, at a patch stride; it runs all blocks, whatever the layer.
 
     The library knows the patch size as stride only, so a copy of its embedding layer gets the
     stride and the positions that pacl reads off for it; the rest runs untouched.
@@ -69,7 +69,7 @@ def library_tokens(
     embeddings.patch_embedding.stride = (stride_px, stride_px)
 
     def forward(images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        tokens = vision(images).last_hidden_state[:, 1:]
+        tokens = vision(images, output_hidden_states=True).hidden_states[layer][:, 1:]
         return vision.post_layernorm(tokens), grid
 
     return forward

@@ -2,7 +2,8 @@
 
     python benchmarks/report.py
 
-The files there are <benchmark>-<device>.json; what has no file says "not measured".
+The files there are <benchmark>-<device>.json, or <benchmark>-<device>-<machine>.json for a second
+machine; what has no file says "not measured".
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ embeddings, embedder and labels are the same for all.
 |---|---|---|
 | `torch` (default) | float32; by oneDNN where that is as exact | any device |
 | `torch-bf16` | bfloat16, sums along the blocks in float32 | any device with bfloat16 |
+| `torch-compiled` | as `torch`, by torch.compile | with a compiler; a minute at first |
+| `torch-bf16-compiled` | as `torch-bf16`, by torch.compile | the same |
 | `onnx` | float32 | CPU, `pip install 'pacl[onnx]'` |
 | `openvino` | float32 | CPU, `pip install 'pacl[openvino]'` |
 | `openvino-bf16` | bfloat16 | CPU, the same |
@@ -60,9 +63,9 @@ def render(results: Path = RESULTS) -> str:
     for name, (title, script, table) in SECTIONS.items():
         parts.append(f"## {title}\n\n`python {script}`\n")
         for device, heading in (("cpu", "CPU"), ("cuda", "GPU")):
-            path = results / f"{name}-{device}.json"
-            text = table(json.loads(path.read_text())) if path.exists() else "not measured\n"
-            parts.append(f"### {title}: {heading}\n\n{text}")
+            paths = sorted(results.glob(f"{name}-{device}*.json"))
+            texts = [table(json.loads(path.read_text())) for path in paths] or ["not measured\n"]
+            parts += [f"### {title}: {heading}\n\n{text}" for text in texts]
     return "\n".join(parts)
 
 

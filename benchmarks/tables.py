@@ -68,7 +68,8 @@ def _encoder_case(case: dict[str, Any], ceilings: dict[str, dict[str, float]]) -
     rows: list[Row] = case["rows"]
     baseline = rows[0]["image_s"]["median"]
     lines = [
-        f"ViT-B/16, 224 px, stride {case['stride_px']}, 150 names, {case['batch']} images at once, "
+        f"ViT-B/16, 224 px, stride {case['stride_px']}, layer {case.get('layer', -1)}, 150 names, "
+        f"{case['batch']} images at once, "
         f"{rows[0]['image_s']['rounds']} rounds, {case['labels_per_round']} or more labels in each",
         "",
         "| variant | s per image (quartiles) | x baseline | % of ceiling | equal pixels | "
@@ -80,8 +81,9 @@ def _encoder_case(case: dict[str, Any], ceilings: dict[str, dict[str, float]]) -
             lines += [f"| {row['variant']} | {row['failed']} | | | | |"]
             continue
         median = row["image_s"]["median"]
-        dtype = "bfloat16" if row["variant"].endswith("bf16") else "float32"
-        share = case["gflop"] * 1e9 / ceilings[dtype]["matmul_flops"] / median
+        dtype = "bfloat16" if "bf16" in row["variant"] else "float32"
+        gflop = case["gflop"] if row is rows[0] else case.get("pacl_gflop", case["gflop"])
+        share = gflop * 1e9 / ceilings[dtype]["matmul_flops"] / median
         error = f"{row['token_error']:.1e}" if "token_error" in row else ""
         lines += [
             f"| {row['variant']} | {seconds(row['image_s'])} | {baseline / median:.2f} "

@@ -167,12 +167,14 @@ def main() -> None:
 
     device = torch.device(settings.device)
     encoder = build_clip().to(device)
-    report = {
+    report: dict[str, Any] = {
         "machine": machine(device),
         "ceilings": {d: ceilings(device, getattr(torch, d)) for d in ("float32", "bfloat16")},
-        "cases": [measure_batch(encoder, batch, settings) for batch in settings.batch],
+        "cases": [],
     }
-    write_report(settings.output, report, training_table(report))
+    for batch in settings.batch:
+        report["cases"].append(measure_batch(encoder, batch, settings))
+        write_report(settings.output, report, training_table(report))
     print(training_table(report))
 
 

@@ -19,8 +19,17 @@ from pacl.engines import ENGINES, build_engine, onnx, pick_engine, tower
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.model import Pacl
 
-FLOAT32 = ["torch", "onnx", "openvino"]
-BFLOAT16 = ["torch-bf16", "openvino-bf16"]
+FLOAT32 = ["torch", "torch-compiled", "onnx", "openvino"]
+BFLOAT16 = ["torch-bf16", "torch-bf16-compiled", "openvino-bf16"]
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are captured as ever, and run without the minute that it takes to compile them."""
+    if "compiled" in request.node.name:
+        request.getfixturevalue("unchecked_shapes")  # dynamo does not see through the checks
+    monkeypatch.setattr(tower, "COMPILER", "aot_eager")
+    torch.compiler.reset()
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +182,19 @@ def test_a_graph_needs_the_cpu(name: str, encoder: HfClip, monkeypatch: pytest.M
     monkeypatch.setattr(HfClip, "device", torch.device("cuda"))
     with pytest.raises(InputError, match="CPU only"):
         build_engine(name, encoder)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_without_a_compiler_the_error_says_what_does_not_need_one(
+    encoder: HfClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("no C++ compiler")
+
+    monkeypatch.setattr(tower, "COMPILER", fail)
+    engine = build_engine("torch-compiled", encoder)
+    with pytest.raises(EnvironmentProblem, match=r"(?s)no C\+\+ compiler.*fix: .*--engine torch"):
+        engine.encode_patches(images(1, 3, 32, 32), kind="clip", layer=-1, stride_px=8)
 
 
 # ---- torch's own settings -------------------------------------------------------------------

@@ -116,6 +116,14 @@ def test_only_the_patches_gradient(dtype: torch.dtype) -> None:
     assert texts.grad is None
 
 
+def test_an_older_torch_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    patches, texts = (x.bfloat16() for x in draw(2, 3, 4, 5))
+    expected = patch_compatibility(patches.float(), texts.float(), implementation="fused")
+    monkeypatch.setattr(fused, "HAS_WIDE_SUMS", False)
+    value = patch_compatibility(patches, texts, implementation="fused")
+    assert torch.equal(value, expected)
+
+
 def test_types_that_differ_are_computed_in_float32() -> None:
     patches, texts = draw(2, 3, 4, 5)
     expected = patch_compatibility(patches.half(), texts.bfloat16(), implementation="naive")

@@ -59,7 +59,7 @@ def test_a_table_compares_with_the_baseline(scripts: Any) -> None:
 
 def test_the_commands_parse(scripts: Any) -> None:
     settings = scripts("inference").parse(["--device", "cuda", "--batch", "64", "16", "4"])
-    assert settings.engines == ["torch", "torch-bf16"]
+    assert settings.engines == ["torch", "torch-bf16", "torch-compiled", "torch-bf16-compiled"]
     assert scripts("inference").parse([]).case_s > 0
 
 

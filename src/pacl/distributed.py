@@ -43,7 +43,9 @@ def joined() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     yield
-    distributed.destroy_process_group()  # after an error the launcher ends all processes
+    # Only where all went well: after an error on one of them, the launcher ends all processes.
+    wait_for_all()
+    distributed.destroy_process_group()
 
 
 def own_gpu() -> int:

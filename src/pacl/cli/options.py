@@ -38,7 +38,16 @@ class ModelOptions:
     device: str | None = None
     """cpu, cuda, cuda:1, mps; none: a GPU where there is one."""
 
-    engine: Literal["auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16"] = "torch"
+    engine: Literal[
+        "auto",
+        "torch",
+        "torch-bf16",
+        "torch-compiled",
+        "torch-bf16-compiled",
+        "onnx",
+        "openvino",
+        "openvino-bf16",
+    ] = "torch"
     """What runs the encoder on pictures. torch, onnx and openvino compute in float32, those with
     bf16 round products to bfloat16, which changes few labels; auto: the fastest for this machine,
     perhaps in bfloat16."""

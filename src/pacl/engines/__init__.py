@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from pacl.errors import EnvironmentProblem, InputError
 ENGINES = {
     "torch": "PyTorch, float32",
     "torch-bf16": "PyTorch, products in bfloat16",
+    "torch-compiled": "PyTorch, float32, compiled at the first use",
+    "torch-bf16-compiled": "PyTorch, products in bfloat16, compiled at the first use",
     "onnx": "ONNX Runtime, float32",
     "openvino": "OpenVINO, float32",
     "openvino-bf16": "OpenVINO, bfloat16",
@@ -112,8 +115,9 @@ def build_engine(name: str, encoder: FrozenClip, *, cache_dir: Path | None = Non
     if name.startswith("torch"):
         from pacl.engines import tower
 
-        build = tower.run_bfloat16 if name == "torch-bf16" else tower.run_float32
-        return DenseEngine(encoder, name, build)
+        build = tower.run_bfloat16 if "bf16" in name else tower.run_float32
+        is_compiled = name.endswith("compiled")
+        return DenseEngine(encoder, name, partial(build, is_compiled=is_compiled))
     _require(name, encoder.device)
     if name == "onnx":
         from pacl.engines import onnx

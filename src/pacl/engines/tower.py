@@ -1,4 +1,4 @@
-"""The frozen tower's blocks as one module, and the two ways in which torch runs it."""
+"""The frozen tower's blocks as one module, and the ways in which torch runs it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from pacl.encoders.baselines import TOKEN_KINDS, Grid, apply_block
+from pacl.errors import EnvironmentProblem
+
+COMPILER = "inductor"
+"""torch.compile's backend."""
 
 
 class PatchTower(nn.Module):
@@ -47,17 +52,22 @@ class PatchTower(nn.Module):
         return self.norm(TOKEN_KINDS[self.kind](last, tokens, grid)[:, 1:])
 
 
-def run_float32(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
+def run_float32(
+    tower: PatchTower, *, is_compiled: bool = False
+) -> Callable[[Tensor, Grid], Tensor]:
     """Run the tower as it is, by oneDNN where that is faster and as exact."""
+    forward = _compile(tower) if is_compiled else tower
 
     def run(tokens: Tensor, grid: Grid) -> Tensor:
         with onednn_products():
-            return tower(tokens, grid)
+            return forward(tokens, grid)
 
     return run
 
 
-def run_bfloat16(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
+def run_bfloat16(
+    tower: PatchTower, *, is_compiled: bool = False
+) -> Callable[[Tensor, Grid], Tensor]:
     """Run a copy of the tower whose products take bfloat16; sums along the blocks stay float32.
 
     The linear layers' weights are converted once: autocast alone would do it in every call.
@@ -66,12 +76,33 @@ def run_bfloat16(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
     for module in tower.blocks.modules():
         if isinstance(module, nn.Linear):
             module.to(torch.bfloat16)
+    forward = _compile(tower) if is_compiled else tower
 
     def run(tokens: Tensor, grid: Grid) -> Tensor:
         with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
-            return tower(tokens, grid)
+            return forward(tokens, grid)
 
     return run
+
+
+def _compile(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
+    """The tower through torch.compile, for any number of images and tokens.
+
+    Where there is no compiler to be found, that shows at the first call only.
+    """
+    compiled = torch.compile(tower, dynamic=True, backend=COMPILER)
+
+    def forward(tokens: Tensor, grid: Grid) -> Tensor:
+        try:
+            return compiled(tokens, grid)
+        except TorchDynamoException as error:
+            raise EnvironmentProblem(
+                "torch.compile does not work here",
+                why="\n".join(str(error).strip().splitlines()[:2]),
+                fix="an engine that needs no compiler: --engine torch, torch-bf16 or auto",
+            ) from error
+
+    return forward
 
 
 @contextmanager

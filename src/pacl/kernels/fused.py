@@ -37,6 +37,8 @@ from pacl.kernels.fused_kernels import coefficients_kernel, quadratic_kernel, we
 
 WORKSPACE = 2**25
 """Scores held at a time, in 10 bytes each with bfloat16 inputs and 16 with float32."""
+HAS_WIDE_SUMS = torch.__version__ >= "2.8"
+"""Whether a product of bfloat16 can be given in float32, as its sums are."""
 IS_INTERPRETED = bool(knobs.runtime.interpret)
 """Triton's interpreter runs the kernels on a CPU, for tests; its bfloat16 products are wrong."""
 
@@ -47,7 +49,7 @@ def fused_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: 
     Args:
         patch_embeds: RAW patch embeddings (I, T, D), bfloat16, float16 or float32.
         text_embeds: Text embeddings (C, D), of any length, of those types. Unless both are
-            bfloat16, everything is computed in float32.
+            bfloat16, and torch is 2.8 or newer, everything is computed in float32.
         temperature: One number, shape ().
 
     Returns:
@@ -61,7 +63,8 @@ def fused_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: 
             raise ValueError(f"{name} must be on an NVIDIA GPU for the fused implementation")
         if value.dtype == torch.float64:
             raise ValueError(f"{name} must not be float64 for the fused implementation")
-    if not patch_embeds.dtype == text_embeds.dtype == torch.bfloat16:
+    is_half = patch_embeds.dtype == text_embeds.dtype == torch.bfloat16
+    if not (is_half and HAS_WIDE_SUMS):
         patch_embeds, text_embeds = patch_embeds.float(), text_embeds.float()
     return _forward(patch_embeds, text_embeds, temperature.float())[0]
 
