@@ -20,6 +20,7 @@ LAYERS = {
     "bootstrap": 0,
     "coherence": 0,
     "errors": 0,
+    "interrupts": 0,
     "compatibility": 0,
     "fusion": 0,
     "kernels": 0,

@@ -18,8 +18,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from checkpoints import write_clip
-from pacl import train as trainer
-from pacl import training_setup
+from pacl import checkpoint, training_setup
 from pacl.data import cache
 from pacl.encoders.hf import HfClip
 from pacl.errors import InputError
@@ -148,7 +147,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
 def test_processes_that_see_different_outputs_are_refused(
     make: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.distributed, "gather_values", lambda own: [own, 6])
+    monkeypatch.setattr(checkpoint.distributed, "gather_values", lambda own: [own, 6])
     with pytest.raises(InputError, match=r"(?s)do not see the same .*last.*None, 6"):
         train(make(tmp_path))
 

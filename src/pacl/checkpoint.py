@@ -1,4 +1,4 @@
-"""What a resumed run needs beside the model, and what it leaves out of its metrics."""
+"""What a resumed run needs beside the model, whether it may go on, and its metrics so far."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from pacl.atomic import write_atomically
+from pacl import distributed
+from pacl.atomic import recover, write_atomically
 from pacl.errors import InputError
+from pacl.train_config import TrainConfig
 
 TENSORS_FILE = "trainer.safetensors"
 INFO_FILE = "trainer.json"
@@ -105,3 +107,53 @@ def cut_metrics(path: Path, n_steps: int) -> None:
         if is_kept:
             kept.append(line + "\n")
     write_atomically(path, "".join(kept).encode())
+
+
+def find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """Facts of the checkpoint that a run goes on from; None where there is none.
+
+    Raises:
+        InputError: It is of a run with other settings, damaged, or not the same for all processes.
+    """
+    if distributed.rank() == 0:
+        recover(last_dir)
+    distributed.wait_for_all()
+    saved = _read_resumable(last_dir, config)
+    found = distributed.gather_values(None if saved is None else saved["step"])
+    if len(set(found)) > 1:
+        raise InputError(
+            f"the processes do not see the same {last_dir}",
+            why=f"steps in their checkpoints: {', '.join(map(str, found))}",
+            fix="give an --output that all machines share",
+        )
+    return saved
+
+
+def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
+    if not last_dir.exists():
+        return None
+    saved = read_trainer_info(last_dir)
+    mine, theirs = config.to_json(), saved["config"]
+    names = config.differing_fields(theirs)
+    if names:
+        lines = [f"{name}: {theirs.get(name, 'unset')} there, {mine[name]} here" for name in names]
+        raise InputError(
+            f"{last_dir.parent} holds a run with other settings",
+            why="\n".join(lines),
+            fix="choose another --output, or repeat the first command to resume that run",
+        )
+    return saved
+
+
+def check_same_data(saved: dict[str, Any], fingerprint: str, last_dir: Path) -> None:
+    """Refuse to go on with other images or captions.
+
+    Raises:
+        InputError: The data's fingerprint is not that of the checkpoint.
+    """
+    if saved["data"] != fingerprint:
+        raise InputError(
+            f"{last_dir.parent} was trained on other data",
+            why="the images or captions have changed since its checkpoint",
+            fix="choose another --output",
+        )

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,17 +25,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pacl import distributed
-from pacl.atomic import disk_problems_named, recover, replace_directory
+from pacl.atomic import disk_problems_named, replace_directory
 from pacl.checkpoint import (
+    check_same_data,
     cut_metrics,
+    find_checkpoint,
     load_trainer_state,
-    read_trainer_info,
     save_trainer_state,
 )
 from pacl.compatibility import NotFiniteError
 from pacl.data.batches import count_steps_per_epoch, sample_rows, sample_texts
 from pacl.distributed import contrastive_loss_across_ranks, sum_gradients
-from pacl.errors import InputError, PaclError
+from pacl.errors import PaclError
+from pacl.interrupts import interrupts_noted
 from pacl.train_config import TrainConfig
 from pacl.training_setup import OnEncoded, prepare
 
@@ -107,7 +107,7 @@ def train(
     started_s = time.perf_counter()
     config = config.resolve()
     last_dir, metrics_path = config.output / "last", config.output / "metrics.jsonl"
-    saved = _find_checkpoint(last_dir, config)
+    saved = find_checkpoint(last_dir, config)
     if saved is not None and saved["step"] == saved["n_steps"]:
         return _finished_before(saved, last_dir, metrics_path)
 
@@ -129,7 +129,7 @@ def train(
     # Where an earlier run stopped.
     first_step = 0
     if saved is not None:
-        _check_same_data(saved, setup.data_fingerprint, last_dir)
+        check_same_data(saved, setup.data_fingerprint, last_dir)
         load_trainer_state(last_dir, parameters, optimiser)
         first_step = saved["step"]
     is_first = distributed.rank() == 0
@@ -147,7 +147,7 @@ def train(
 
     step, loss_value = first_step, math.nan
     ends_s = deque([time.perf_counter()], maxlen=21)
-    with closing(setup), _interrupts_noted() as is_interrupted:
+    with closing(setup), interrupts_noted() as is_interrupted:
         while step < n_steps and not distributed.is_any(is_interrupted()):
             # The batch: images, a caption of each, and the nouns of those captions. Of several
             # processes, each scores its share of the images with all texts.
@@ -301,75 +301,8 @@ def _not_finite(what: str, *, step: int, last_dir: Path) -> PaclError:
     return PaclError(f"{what} at step {step}", why=why, fix=fix)
 
 
-def _find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """Facts of the checkpoint to resume from; None where there is none."""
-    if distributed.rank() == 0:
-        recover(last_dir)
-    distributed.wait_for_all()
-    saved = _read_resumable(last_dir, config)
-    found = distributed.gather_values(None if saved is None else saved["step"])
-    if len(set(found)) > 1:
-        raise InputError(
-            f"the processes do not see the same {last_dir}",
-            why=f"steps in their checkpoints: {', '.join(map(str, found))}",
-            fix="give an --output that all machines share",
-        )
-    return saved
-
-
-def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """Facts of the checkpoint to resume from; None where there is none."""
-    if not last_dir.exists():
-        return None
-    saved = read_trainer_info(last_dir)
-    mine, theirs = config.to_json(), saved["config"]
-    names = config.differing_fields(theirs)
-    if names:
-        lines = [f"{name}: {theirs.get(name, 'unset')} there, {mine[name]} here" for name in names]
-        raise InputError(
-            f"{last_dir.parent} holds a run with other settings",
-            why="\n".join(lines),
-            fix="choose another --output, or repeat the first command to resume that run",
-        )
-    return saved
-
-
-def _check_same_data(saved: dict[str, Any], fingerprint: str, last_dir: Path) -> None:
-    if saved["data"] != fingerprint:
-        raise InputError(
-            f"{last_dir.parent} was trained on other data",
-            why="the images or captions have changed since its checkpoint",
-            fix="choose another --output",
-        )
-
-
 def _append_line(path: Path, line: dict[str, Any]) -> None:
     with disk_problems_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-@contextmanager
-def _interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        if distributed.world_size() > 1:
-            return  # a launcher passes on what the terminal has sent already
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
