@@ -64,8 +64,12 @@ def render(results: Path = RESULTS) -> str:
         parts.append(f"## {title}\n\n`python {script}`\n")
         for device, heading in (("cpu", "CPU"), ("cuda", "GPU")):
             paths = sorted(results.glob(f"{name}-{device}*.json"))
-            texts = [table(json.loads(path.read_text())) for path in paths] or ["not measured\n"]
-            parts += [f"### {title}: {heading}\n\n{text}" for text in texts]
+            if not paths:
+                parts.append(f"### {title}: {heading}\n\nnot measured\n")
+            for path in paths:
+                report = json.loads(path.read_text())
+                machine = f", {report['machine']['cpu_capability']}" if len(paths) > 1 else ""
+                parts.append(f"### {title}: {heading}{machine}\n\n{table(report)}")
     return "\n".join(parts)
 
 

@@ -98,6 +98,8 @@ def measure_batch(encoder: HfClip, batch: int, settings: argparse.Namespace) -> 
             if turn >= settings.warmup:
                 times[name].append(seconds)
         print(f"batch {batch}: round {turn + 1}", file=sys.stderr)
+        if turn + 1 == settings.warmup:
+            began = time.perf_counter()
         if (
             turn >= settings.warmup + MIN_ROUNDS - 1
             and time.perf_counter() - began > settings.case_s

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, distributed
 from torch.multiprocessing.spawn import spawn
 
+from pacl import distributed as ranks
+from pacl.cli import main
 from pacl.compatibility import contrastive_loss, patch_compatibility
 from pacl.distributed import (
     contrastive_loss_across_ranks,
@@ -18,6 +20,7 @@ from pacl.distributed import (
     world_size,
 )
 from pacl.embedder import VisionEmbedder
+from pacl.errors import PaclError
 
 WORLD = 3
 PER_RANK = 2
@@ -110,3 +113,47 @@ def test_no_text_or_no_image_costs_nothing(shape: tuple[int, int]) -> None:
     )
     loss.backward()
     assert loss.item() == 0
+
+
+# ---- joining and losing the others ------------------------------------------------------------
+
+
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("changes", [{"WORLD_SIZE": "1"}, {"RANK": None}, {"MASTER_ADDR": None}])
+def test_without_a_launcher_there_is_nothing_to_join(
+    changes: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (LAUNCHED | changes).items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    ranks.join()
+    assert world_size() == 1
+
+
+def test_the_quickstart_takes_no_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    assert main(["quickstart"]) == 2
+    assert "the quickstart runs on one process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("n_processes", "message", "expected"),
+    [
+        (2, "[gloo/transport/tcp/pair.cc:534] Connection closed by peer", PaclError),
+        (1, "[gloo/transport/tcp/pair.cc:534] Connection closed by peer", RuntimeError),
+        (2, "some other trouble", RuntimeError),
+    ],
+)
+def test_a_lost_process_is_named(
+    n_processes: int, message: str, expected: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "world_size", lambda: n_processes)
+    with pytest.raises(expected) as caught, ranks.lost_processes_named():
+        raise RuntimeError(message)
+    assert ("lost the others" in str(caught.value)) == (expected is PaclError)

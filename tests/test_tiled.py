@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -100,7 +102,8 @@ def test_backward_under_autocast_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_under_compile_of_the_surrounding_step() -> None:
+@pytest.mark.parametrize("implementation", ["tiled", "auto"])
+def test_under_compile_of_the_surrounding_step(implementation: Any) -> None:
     """One graph without a break: the embedder, the compatibility, the loss, and backwards."""
     tokens, texts = draw(3, 3, 6, 8)
     embedder = torch.nn.Linear(8, 8)
@@ -112,7 +115,7 @@ def test_under_compile_of_the_surrounding_step() -> None:
             embedder(tokens),
             texts,
             patch_temperature=log_temperature.exp(),
-            implementation="tiled",
+            implementation=implementation,
         )
         return contrastive_loss(value, 10.0)
 
@@ -161,7 +164,7 @@ def test_the_choice_is_by_memory_and_logged_once(
     compatibility._report.cache_clear()
     patches, texts = draw(2, 3, 4, 5)
     with caplog.at_level("INFO", logger="pacl"):
-        for size in (2 * 3 * 4, 2 * 3 * 4 - 1):
+        for size in (2 * 4 * 5, 2 * 4 * 5 - 1):  # the patches are larger than the scores
             monkeypatch.setattr(tiled, "CPU_TILE", size)
             for _ in range(3):
                 patch_compatibility(patches, texts)

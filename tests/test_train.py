@@ -203,6 +203,21 @@ def test_chunks_of_the_embedder_change_neither_values_nor_gradients(
     torch.testing.assert_close(of_ours, of_whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_in_chunks_is_the_run_without(
+    precision: str, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the tiled operators, whose results a chunk keeps; bf16: but for its own rounding."""
+    monkeypatch.setattr(tiled, "CPU_TILE", 1)
+    losses = []
+    for n_kept in (2**28, 1):
+        monkeypatch.setattr(objectives, "ACTIVATIONS_KEPT", n_kept)
+        run = replace(config, output=tmp_path / str(n_kept), precision=precision, steps=3)  # type: ignore[arg-type]
+        train(run)
+        losses.append([line["loss"] for line in read_metrics(run)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5 if precision == "fp32" else 1e-2)
+
+
 def test_chunks_embed_twice_and_score_once(clip_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectives, "ACTIVATIONS_KEPT", 1)
     monkeypatch.setattr(tiled, "CPU_TILE", 1)  # a tile for each pair of an image and a text

@@ -161,6 +161,29 @@ def test_tokens_that_only_the_first_process_sees_are_refused(
         cache.build_token_cache(encoder, paths, directory=tmp_path)
 
 
+def test_processes_that_see_different_data_are_refused(
+    make: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(own: Any) -> list[Any]:
+        return [own, "other"] if isinstance(own, str) else [own]
+
+    monkeypatch.setattr(checkpoint.distributed, "gather_values", gather)
+    with pytest.raises(InputError, match=r"(?s)not see the same data and CLIP.*process 1: other"):
+        train(make(tmp_path))
+
+
+def test_unreadable_images_leave_a_process_without_any(
+    make: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", n_images=WORLD)
+    (pairs / "images" / "1.png").write_bytes(b"damaged")
+    config = make(tmp_path, data=pairs, cache="none").resolve()
+    monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(training_setup.distributed, "gather_values", lambda own: [own])
+    with pytest.raises(InputError, match="3 processes share batches of 2 images"):
+        training_setup.prepare(config, on_encoded=None)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -189,6 +212,19 @@ def test_a_process_without_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(InputError, match=r"(?s)process 2 finds no GPU.*--nproc-per-node 2"):
         training_setup._find_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "expected"), [(1, "cuda", 0), (4, "cuda", 2), (4, "cuda:3", 3)]
+)
+def test_which_gpu_a_process_gets(
+    visible: int, name: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert training_setup._find_device(name) == torch.device("cuda", expected)
 
 
 def test_the_launchers_command(make: Callable[..., TrainConfig], tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor
 from pacl.kernels.forms import computing_dtype, inverse_norm, unit_vectors
 from pacl.kernels.info_nce import fits_one_chunk, info_nce
 from pacl.kernels.naive import naive_compatibility
-from pacl.kernels.tiled import tile_size, tiled_compatibility
+from pacl.kernels.tiled import fits_one_tile, tiled_compatibility
 
 Implementation = Literal["auto", "naive", "tiled", "fused"]
 
@@ -87,8 +87,8 @@ def patch_compatibility(
         implementation: All give the same numbers. naive: plain tensor operations, which hold
             several tensors (I, T, C) for the backward; the only one with second derivatives.
             tiled: tile by tile, computed again in the backward. fused: the same in Triton, for
-            NVIDIA GPUs, not yet measured on one and so never auto's choice. auto: naive where one
-            tile would hold all scores, tiled else.
+            NVIDIA GPUs, not yet measured on one and so never auto's choice. auto: naive where
+            there would be a single tile, tiled else and under torch.compile.
 
     Returns:
         (I, C), a cosine in [-1, 1], float32, or float64 where an input is. A zero patch has
@@ -135,7 +135,7 @@ def contrastive_loss(
     Returns:
         Half the sum of both directions, a scalar >= 0; 0 where there is no positive at all. Of
         more than a million pairs (on a GPU: 16 million) it can be differentiated only once: beside
-        the gradient no second matrix of pairs is then held (see kernels/info_nce.py).
+        the gradient and the positives no matrix of pairs is then made (see kernels/info_nce.py).
 
     Raises:
         ValueError: compatibility is not a matrix (with positives None: not square), or positives
@@ -163,22 +163,21 @@ def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
 
 
 def _choose(implementation: Implementation, patch_embeds: Tensor, n_texts: int) -> str:
-    """Resolve "auto" by the memory of the scores, and say once in the log what it is.
+    """Resolve "auto" by memory, and say once in the log what it is.
 
-    Scores that fit one tile need no tiles, and naive, which does not compute them twice, is up to
-    a fifth faster; beyond, it falls behind (docs/log.md). The fused kernels have been checked in
-    Triton's interpreter only, so they run where asked for.
+    What fits one tile needs no tiles, and naive, which does not compute the scores twice, is a
+    little faster there (docs/log.md, on a CPU). The fused kernels have been checked in Triton's
+    interpreter only, so they run where asked for.
     """
     if implementation not in _IMPLEMENTATIONS and implementation != "auto":
         names = ", ".join(["auto", *_IMPLEMENTATIONS])
         raise ValueError(f"implementation must be one of {names}, got {implementation!r}")
     if implementation != "auto":
         return implementation
-    n_images, n_patches, _ = patch_embeds.shape
-    is_small = n_images * n_patches * n_texts <= tile_size(patch_embeds.device)
-    chosen = "naive" if is_small else "tiled"
-    if not torch.compiler.is_compiling():
-        _report(chosen, patch_embeds.device.type)
+    if torch.compiler.is_compiling():
+        return "tiled"
+    chosen = "naive" if fits_one_tile(patch_embeds, n_texts) else "tiled"
+    _report(chosen, patch_embeds.device.type)
     return chosen
 
 

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, distributed, nn
 
+from pacl.errors import PaclError
 from pacl.kernels.info_nce import info_nce
 
 Value = TypeVar("Value")
@@ -30,22 +31,52 @@ LONGEST_WAIT = timedelta(days=1)
 """For the others: rank 0 may encode a large data set before the first step."""
 
 
-@contextmanager
-def joined() -> Iterator[None]:
-    """Join the processes that a launcher such as torchrun started, for as long as a block lasts.
+def join() -> None:
+    """Join the processes that a launcher such as torchrun started; done once, it does nothing.
 
-    Nothing happens where there is no launcher, or the caller has set up a process group. Tensors
-    on a CPU then travel by gloo and those on a GPU by NCCL.
+    Nor does it where there is no launcher, or the caller has set up a process group, which then has
+    to serve tensors on a CPU as well. Those travel by gloo here, and those on a GPU by NCCL.
     """
-    if _is_grouped() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
+    if _is_grouped() or not is_launched():
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
-    yield
-    # Only where all went well: after an error on one of them, the launcher ends all processes.
-    wait_for_all()
-    distributed.destroy_process_group()
+
+
+def leave() -> None:
+    """End what ``join`` began, all processes together; they cannot join again."""
+    if world_size() > 1:
+        wait_for_all()
+        distributed.destroy_process_group()
+
+
+def is_launched() -> bool:
+    """Whether a launcher says that this process is one of several."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in names) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """Turn what a collective says when another process has ended into words for the user.
+
+    Raises:
+        PaclError: The other process's own message tells why.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_of_collective = isinstance(error, distributed.DistError) or any(
+            word in str(error) for word in ("gloo", "Gloo", "NCCL")
+        )
+        if world_size() == 1 or not is_of_collective:
+            raise
+        raise PaclError(
+            f"process {rank()} lost the others",
+            why="one of them has ended; its own message, before or after this one, says why",
+            fix="mend that, then run the same command again: checkpoints are kept",
+        ) from error
 
 
 def own_gpu() -> int:
@@ -77,6 +108,13 @@ def exchange_shares(rows: Float[Tensor, "n *size"]) -> None:
             distributed.broadcast(rows[share].view(torch.uint8), src=source)
 
 
+def take_from_first(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every rank the values of the first, in place."""
+    if world_size() > 1:
+        for parameter in parameters:
+            distributed.broadcast(parameter.data, src=0)
+
+
 def gather_values(value: Value) -> list[Value]:
     """A small Python value of every rank, in their order."""
     values = [value] * world_size()
@@ -93,6 +131,24 @@ def is_any(flag: bool) -> bool:
 def wait_for_all() -> None:
     """Return once every rank has come here."""
     is_any(False)
+
+
+def stack_ranks(value: Tensor) -> Tensor:
+    """The values of all ranks, of one shape, in a new first dimension; not differentiable."""
+    if world_size() == 1:
+        return value[None]
+    values = [torch.empty_like(value) for _ in range(world_size())]
+    distributed.all_gather(values, value.contiguous())
+    return torch.stack(values)
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of the values of all ranks; not differentiable."""
+    if world_size() == 1:
+        return value
+    value = value.clone()
+    distributed.all_reduce(value)
+    return value
 
 
 def gather_texts(text_embeds: Float[Tensor, "c D"]) -> Float[Tensor, "C D"]:
@@ -121,7 +177,7 @@ def contrastive_loss_across_ranks(
 
     Returns:
         The loss of the joined batch, the same on every rank; its gradient is that for this rank's
-        rows.
+        rows. It can be differentiated once.
     """
     with torch.autocast(compatibility.device.type, enabled=False):
         dtype = torch.promote_types(compatibility.dtype, torch.float32)
@@ -166,21 +222,3 @@ def _is_grouped() -> bool:
 def _shares(n: int) -> list[slice]:
     bounds = [n * number // world_size() for number in range(world_size() + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
-
-
-def stack_ranks(value: Tensor) -> Tensor:
-    """The values of all ranks, of one shape, in a new first dimension; not differentiable."""
-    if world_size() == 1:
-        return value[None]
-    values = [torch.empty_like(value) for _ in range(world_size())]
-    distributed.all_gather(values, value.contiguous())
-    return torch.stack(values)
-
-
-def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of the values of all ranks; not differentiable."""
-    if world_size() == 1:
-        return value
-    value = value.clone()
-    distributed.all_reduce(value)
-    return value

@@ -14,8 +14,8 @@ from pacl import distributed
 def interrupts_noted() -> Iterator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once.
 
-    Under a launcher it does not: that passes on to every process what the terminal has sent it
-    already, and ends the processes by itself when they take too long.
+    Under a launcher it does not: one may pass on to the processes what the terminal has sent them
+    already, and it ends them by itself when they take too long.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -84,7 +84,7 @@ class TrainResult:
     """What the user should know: skipped rows, a capped batch, ..."""
 
 
-@distributed.joined()
+@distributed.lost_processes_named()
 def train(
     config: TrainConfig,
     *,
@@ -102,9 +102,11 @@ def train(
         InputError: Bad data or settings, or an output directory with a run of other settings, or
             one that not all processes see.
         EnvironmentProblem: The disk is full; the last checkpoint is kept.
-        PaclError: The loss or a gradient is not finite; the last checkpoint is kept.
+        PaclError: The loss or a gradient is not finite, or another process has ended; the last
+            checkpoint is kept.
     """
     started_s = time.perf_counter()
+    distributed.join()
     config = config.resolve()
     last_dir, metrics_path = config.output / "last", config.output / "metrics.jsonl"
     saved = find_checkpoint(last_dir, config)
@@ -115,8 +117,7 @@ def train(
     setup = prepare(config, on_encoded=on_encoded)
     objective, batch_size = setup.objective, setup.batch_size
     share = distributed.own_share(batch_size)
-    columns = torch.arange(batch_size, device=setup.device)
-    own_captions = columns[share, None] == columns
+    numbers = torch.arange(batch_size, device=setup.device)
     n_steps, steps_per_epoch = setup.n_steps, count_steps_per_epoch(setup.n_images, batch_size)
     facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
     first_scale = config.logit_scale_init or objective.logit_scale
@@ -126,12 +127,13 @@ def train(
         parameters["log_logit_scale"] = log_scale
     optimiser = _build_optimiser(parameters, config)
 
-    # Where an earlier run stopped.
+    # Where an earlier run stopped, and all processes begin.
     first_step = 0
     if saved is not None:
         check_same_data(saved, setup.data_fingerprint, last_dir)
         load_trainer_state(last_dir, parameters, optimiser)
         first_step = saved["step"]
+    distributed.take_from_first(parameters.values())
     is_first = distributed.rank() == 0
     if is_first:
         cut_metrics(metrics_path, first_step)
@@ -161,7 +163,7 @@ def train(
                 compatibility = objective.score(image_side, text_embeds)
             of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
             loss_captions = contrastive_loss_across_ranks(
-                of_captions, log_scale.exp(), positives=own_captions
+                of_captions, log_scale.exp(), positives=numbers[share, None] == numbers
             )
             loss_nouns = contrastive_loss_across_ranks(
                 of_nouns, log_scale.exp(), positives=texts.positives[share].to(setup.device)

@@ -107,11 +107,13 @@ class TrainConfig:
     """Seed of the initial weights, the order of images, captions, templates and augmentation."""
 
     cache: Literal["memory", "disk", "none"] = "memory"
-    """pacl: where the frozen patch tokens are kept. none: encode the images in every step."""
+    """pacl: where the frozen patch tokens are kept. none: encode the images in every step. Of
+    several processes each holds all tokens in its memory; on disk they share a file."""
 
     cache_images_gb: float = 4.0
     """Decoded images up to this size are held in memory; beyond it they are decoded per step.
-    Used where images are encoded in the step (clip, or cache none)."""
+    Used where images are encoded in the step (clip, or cache none). Of several processes, for
+    each."""
 
     patch_temperature: float = 0.05
     """Temperature τ_p of the softmax over patches; 1 is the paper's. Low: an image is judged by

@@ -77,15 +77,16 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         )
     device = _find_device(config.device)
     is_bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=is_bf16)
+    # No cache of rounded weights: a chunk that is embedded again must do just what it did before.
+    autocast = partial(
+        torch.autocast, device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False
+    )
     pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
-    if min(config.batch_size, len(pairs)) < n_processes:
-        raise InputError(
-            f"{n_processes} processes share batches of {min(config.batch_size, len(pairs))} images",
-            why="each needs at least one",
-            fix="fewer processes, or a larger --batch-size",
-        )
+    _check_shares(min(config.batch_size, len(pairs)))
     encoder = _build_encoder(config).to(device)
+    if n_processes > 1:
+        found = fingerprint_data(pairs.image_paths, pairs.captions)
+        _check_same_everywhere(f"data {found}, CLIP {encoder.fingerprint}")
     if not -encoder.n_layers <= config.token_layer <= -1:
         raise InputError(
             f"token layer {config.token_layer}: this vision encoder has {encoder.n_layers} blocks",
@@ -100,7 +101,10 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
             "training contrasts images with each other and needs at least 2 images",
             why=pairs.report.summary(),
         )
+    data = fingerprint_data(paths, captions)
+    _check_same_everywhere(f"readable data {data}")
     batch_size = min(config.batch_size, len(paths))
+    _check_shares(batch_size)
     table = number_texts(
         captions,
         templates=TEMPLATES[config.templates],
@@ -124,13 +128,34 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         n_steps=n_steps,
         device=device,
         autocast=autocast,
-        data_fingerprint=fingerprint_data(paths, captions),
+        data_fingerprint=data,
         notes=(
             *_iter_notes(config, pairs, images, batch_size),
             *_cut_note(encoder, [table.texts[k] for k in used_texts]),
         ),
         close=images.close if isinstance(images, PictureSource) else lambda: None,
     )
+
+
+def _check_shares(batch_size: int) -> None:
+    n_processes = distributed.world_size()
+    if batch_size < n_processes:
+        raise InputError(
+            f"{n_processes} processes share batches of {batch_size} images",
+            why="each needs at least one",
+            fix="fewer processes, or a larger --batch-size",
+        )
+
+
+def _check_same_everywhere(fingerprint: str) -> None:
+    """Refuse to train on what looks different to another process."""
+    found = distributed.gather_values(fingerprint)
+    if len(set(found)) > 1:
+        raise InputError(
+            "the processes do not see the same data and CLIP",
+            why="\n".join(f"process {number}: {value}" for number, value in enumerate(found)),
+            fix="give --data and --model that are the same on all machines",
+        )
 
 
 def _build_encoder(config: TrainConfig) -> HfClip:
@@ -250,7 +275,7 @@ def _cut_note(encoder: HfClip, texts: Sequence[str]) -> Iterator[str]:
 
 
 def _find_device(name: str) -> torch.device:
-    """The device of a name; of several processes on a machine each gets a GPU of its own."""
+    """The device of a name; "cuda" is a GPU of its own for each of a machine's processes."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -262,10 +287,12 @@ def _find_device(name: str) -> torch.device:
     if device.type != "cuda" or distributed.world_size() == 1:
         return device
     number, n_gpus = distributed.own_gpu(), torch.cuda.device_count()
+    if device.index is not None or n_gpus == 1:  # some launchers show each process its own only
+        number = device.index or 0
     if number >= n_gpus:
         raise InputError(
             f"process {number} finds no GPU of its own: {n_gpus} here",
-            fix=f"torchrun --nproc-per-node {n_gpus}, or --device cpu",
+            fix=f"torchrun --nproc-per-node {max(1, n_gpus)}, or --device cpu",
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)

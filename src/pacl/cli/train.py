@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pacl.cli.exit_codes import DONE, INTERRUPTED
 from pacl.cli.talk import duration, progress, result, say, table
+from pacl.errors import InputError
 from pacl.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
 def run_train(config: TrainConfig) -> int:
     """Train, or resume the run in the output directory; under torchrun, with its processes."""
     config.resolve()  # a wrong value is refused before anything is read
-    from pacl.distributed import joined, rank, world_size
+    from pacl.distributed import join, leave, lost_processes_named, rank, world_size
 
-    with joined():
-        if rank() > 0:
-            return _follow(config)
-        if world_size() > 1:
+    with lost_processes_named():
+        join()
+        if rank() == 0 and world_size() > 1:
             say(f"{world_size()} processes share every batch")
-        return _train(config)
+        code = _train(config) if rank() == 0 else _follow(config)
+        leave()
+    return code
 
 
 def _follow(config: TrainConfig) -> int:
@@ -104,8 +106,10 @@ def run_quickstart(options: Quickstart) -> int:
     """Draw, train, evaluate; print the table."""
     import json
 
-    from pacl import quickstart
+    from pacl import distributed, quickstart
 
+    if distributed.is_launched():
+        raise InputError("the quickstart runs on one process", fix="pacl quickstart, by itself")
     settings = {k: v for k, v in asdict(options).items() if k != "json" and v is not None}
     config = quickstart.QuickstartConfig(**settings)
     with progress("quickstart") as show:

@@ -27,8 +27,6 @@ from pacl.data.token_store import (
 from pacl.encoders import FrozenClip
 from pacl.errors import InputError
 
-_SAVE_EVERY = 20  # batches between two saves of how far a cache on disk has come
-
 
 class TokenCache:
     """The patch tokens of many images, by row number.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
 
 from pacl.encoders.baselines import TOKEN_KINDS, Grid, apply_block
@@ -19,6 +20,8 @@ from pacl.errors import EnvironmentProblem
 
 COMPILER = "inductor"
 """torch.compile's backend."""
+MAX_VARIANTS = 64
+"""Kinds, layers, and single or several images, that are compiled in one process."""
 
 
 class PatchTower(nn.Module):
@@ -90,6 +93,8 @@ def _compile(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
 
     Where there is no compiler to be found, that shows at the first call only.
     """
+    # Dynamo counts the variants of all towers together, and beyond its limit compiles no more.
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, MAX_VARIANTS)
     compiled = torch.compile(tower, dynamic=True, backend=COMPILER)
 
     def forward(tokens: Tensor, grid: Grid) -> Tensor:

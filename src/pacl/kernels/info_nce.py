@@ -1,4 +1,4 @@
-"""CLIP's symmetric InfoNCE without a second matrix of all pairs.
+"""CLIP's symmetric InfoNCE without another float matrix of all pairs than its own gradient.
 
 With z = logit scale x compatibility, P_i the positives of image i and P_j those of text j:
 
@@ -80,7 +80,8 @@ class _InfoNce(torch.autograd.Function):
         pulls = row_weight / per_image.clamp(min=1), column_weight / per_text.clamp(min=1)
 
         rows = compatibility.new_empty(len(compatibility))
-        columns = compatibility.new_full((compatibility.shape[1],), -torch.inf)
+        # In float64: over many chunks the rounding adds up.
+        columns = torch.full_like(per_text, -torch.inf, dtype=torch.float64)
         pulled = compatibility.new_zeros(())
         for part in _chunks(compatibility):
             logits = compatibility[part] * logit_scale
@@ -88,7 +89,7 @@ class _InfoNce(torch.autograd.Function):
             columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
             pulled += logits.mul_(_pull(positives, pulls, part)).sum()
         # Stacked in the order of ranks, not reduced: the result is equal to the bit everywhere.
-        columns = stack_ranks(columns).logsumexp(dim=0)
+        columns = stack_ranks(columns).logsumexp(dim=0).to(kind)
         ctx.save_for_backward(
             compatibility, logit_scale, positives, rows, columns, row_weight, column_weight, *pulls
         )

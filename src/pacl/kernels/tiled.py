@@ -24,6 +24,7 @@ of a tile lie in the order (I, T, C); the letters are those of compatibility.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -216,15 +217,17 @@ class _TileGradient:
         torch.div(self._unit.addcmul_(unit, along - self._length, value=-1), length, out=d_patches)
 
 
-def tile_size(device: torch.device) -> int:
-    """Numbers in one buffer of a tile."""
-    return CPU_TILE * torch.get_num_threads() if device.type == "cpu" else GPU_TILE
+def fits_one_tile(patch_embeds: Tensor, n_texts: int) -> bool:
+    """Whether there is nothing to be divided."""
+    tiles = list(islice(_tiles(patch_embeds, n_texts), 2))
+    return len(tiles) < 2 and all(len(texts) < 2 for _, texts in tiles)
 
 
 def _tiles(patch_embeds: Tensor, n_texts: int) -> Iterator[tuple[slice, list[slice]]]:
     """Slices of images, each with the slices of all texts."""
     n_images, n_patches, width = patch_embeds.shape
-    size = tile_size(patch_embeds.device)
+    is_cpu = patch_embeds.device.type == "cpu"
+    size = CPU_TILE * torch.get_num_threads() if is_cpu else GPU_TILE
     text_step = max(1, min(n_texts, MAX_TEXTS, size // n_patches))
     largest = max(n_patches * text_step, n_patches * width, width * text_step)
     image_step = max(1, size // largest)
