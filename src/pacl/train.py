@@ -39,7 +39,7 @@ from pacl.distributed import contrastive_loss_across_ranks, sum_gradients
 from pacl.errors import PaclError
 from pacl.interrupts import interrupts_noted
 from pacl.train_config import TrainConfig
-from pacl.training_setup import OnEncoded, prepare
+from pacl.training_setup import OnEncoded, Setup, prepare
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -128,12 +128,7 @@ def train(
     optimiser = _build_optimiser(parameters, config)
 
     # Where an earlier run stopped, and all processes begin.
-    first_step = 0
-    if saved is not None:
-        check_same_data(saved, setup.data_fingerprint, last_dir)
-        load_trainer_state(last_dir, parameters, optimiser)
-        first_step = saved["step"]
-    distributed.take_from_first(parameters.values())
+    first_step = _take_up(saved, setup, parameters, optimiser, last_dir)
     is_first = distributed.rank() == 0
     if is_first:
         cut_metrics(metrics_path, first_step)
@@ -220,6 +215,23 @@ def train(
         is_stopped=step < n_steps,
         notes=setup.notes,
     )
+
+
+def _take_up(
+    saved: dict[str, Any] | None,
+    setup: Setup,
+    parameters: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    last_dir: Path,
+) -> int:
+    """Put back what a checkpoint holds, the same for all processes; the steps that were done."""
+    first_step = 0
+    if saved is not None:
+        check_same_data(saved, setup.data_fingerprint, last_dir)
+        load_trainer_state(last_dir, parameters, optimiser)
+        first_step = saved["step"]
+    distributed.take_from_first(parameters.values())
+    return first_step
 
 
 def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) -> TrainResult:
