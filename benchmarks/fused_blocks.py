@@ -6,7 +6,7 @@
 Runs forward and backward of the fused compatibility with other values of launch_options(), checks
 that the values stay the same, and prints the choices, fastest first, with the share of the rows and
 columns of a product that is padding. Writes --output (JSON) after every choice. The best one goes
-into pacl/kernels/fused.py by hand, and must still compile without a spill (tests/test_fused.py).
+into modeling/kernels/fused.py by hand, and must still compile without a spill (its test file).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import torch
 from loss import LOGIT_SCALE, TEMPERATURE, draw
 from measure import machine, now_s
 
-from pacl.compatibility import contrastive_loss, patch_compatibility
-from pacl.kernels import fused
+from pacl.modeling.compatibility import patch_compatibility
+from pacl.modeling.kernels import fused
+from pacl.modeling.loss import contrastive_loss
 
 GRID = {
     "BLOCK_T": (16, 32, 64, 128),

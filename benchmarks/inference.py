@@ -34,13 +34,13 @@ from random_clip import build_clip, draw_images, draw_names, library_tokens
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacl.encoders.hf import HfClip
-from pacl.engines import ENGINES, packages_of
 from pacl.errors import PaclError
-from pacl.labelling import label_pixels
-from pacl.model import Pacl
-from pacl.segment_config import SegmentConfig
-from pacl.segmenter import build_scorer, segment_images
+from pacl.inference.config import SegmentConfig
+from pacl.inference.labelling import label_pixels
+from pacl.inference.segmenter import build_scorer, segment_images
+from pacl.modeling.engines import ENGINES, packages_of
+from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers.hf import HfClip
 
 SIZE_PX = 224
 LIBRARY = "transformers float32, interpolate + argmax"

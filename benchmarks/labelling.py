@@ -11,7 +11,7 @@ from measure import now_s, repeat, spread
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacl.labelling import label_pixels
+from pacl.inference.labelling import label_pixels
 
 N_NAMES = 150
 

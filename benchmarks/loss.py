@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pacl.compatibility import contrastive_loss, patch_compatibility
-from pacl.kernels.naive import naive_compatibility
+from pacl.modeling.compatibility import patch_compatibility
+from pacl.modeling.kernels.naive import naive_compatibility
+from pacl.modeling.loss import contrastive_loss
 
 TEMPERATURE = 0.1
 LOGIT_SCALE = 14.0

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacl.encoders.dense import interpolate_positions, patch_grid
-from pacl.encoders.hf import HfClip
+from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.positions import interpolate_positions, patch_grid
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from checkpoints import randomise, write_clip

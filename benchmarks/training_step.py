@@ -23,10 +23,11 @@ from measure import PeakMemory, ceilings, machine, now_s, spread, write_report
 from random_clip import build_clip, draw_images
 from torch import Tensor
 
-from pacl.compatibility import contrastive_loss, patch_compatibility
-from pacl.embedder import VisionEmbedder
-from pacl.encoders.hf import HfClip
-from pacl.engines import DenseEngine, build_engine
+from pacl.modeling.compatibility import patch_compatibility
+from pacl.modeling.embedder import VisionEmbedder
+from pacl.modeling.engines import DenseEngine, build_engine
+from pacl.modeling.loss import contrastive_loss
+from pacl.modeling.towers.hf import HfClip
 
 TEMPERATURE = 0.1
 LOGIT_SCALE = 14.0

@@ -18,15 +18,15 @@ from statistics import mean, stdev
 from typing import Any
 
 from pacl.api import Model, load
-from pacl.benchmarks.classification.dataset import ClassificationData, plain_labels
-from pacl.benchmarks.classification.storybook import read_things
-from pacl.data.folder import FolderDataset
-from pacl.data.storybook import THINGS, draw_storybook
-from pacl.evaluate import evaluate_folder
-from pacl.evaluate_classification import evaluate_set
-from pacl.prompts import PAPER7
-from pacl.train import train
-from pacl.train_config import TrainConfig
+from pacl.datasets.classification.dataset import ClassificationData, plain_labels
+from pacl.datasets.classification.storybook import read_things
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.datasets.storybook import THINGS, draw_storybook
+from pacl.evaluation.classification import evaluate_set
+from pacl.evaluation.segmentation import evaluate_folder
+from pacl.text.templates import PAPER7
+from pacl.training.config import TrainConfig
+from pacl.training.train import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},

@@ -23,15 +23,16 @@ from typing import Any
 import torch
 
 from pacl.api import Model, load
-from pacl.benchmarks.predictor import PLAIN, WITH_PAMR, Predictor, build_predictor
-from pacl.benchmarks.presets import PRESETS, build_preset
-from pacl.benchmarks.task import Task, build_task, digest
-from pacl.data.folder import FolderDataset
-from pacl.data.storybook import draw_storybook
-from pacl.evaluate import evaluate_task
-from pacl.model import Pacl, find_source
-from pacl.probe import TokenChoice, build_probe_scorer, fit_linear_probe
-from pacl.segment_config import SegmentConfig
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.datasets.storybook import draw_storybook
+from pacl.evaluation.predictor import PLAIN, WITH_PAMR, Predictor, build_predictor
+from pacl.evaluation.presets import PRESETS, build_preset
+from pacl.evaluation.probe import TokenChoice, build_probe_scorer, fit_linear_probe
+from pacl.evaluation.segmentation import evaluate_task
+from pacl.evaluation.task import Task, build_task, digest
+from pacl.inference.config import SegmentConfig
+from pacl.modeling.names import find_source
+from pacl.modeling.pacl import Pacl
 
 BASELINES = {
     "CLIP": "clip",

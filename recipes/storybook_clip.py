@@ -19,8 +19,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPTokenizer
 
-from pacl.encoders.preprocess import OPENAI_MEAN, OPENAI_STD
-from pacl.prompts import TEMPLATES
+from pacl.modeling.towers.preprocess import OPENAI_MEAN, OPENAI_STD
+from pacl.text.templates import TEMPLATES
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY_SIZE = 2048

@@ -18,8 +18,12 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from pacl.kernels.fused import launch_options
-from pacl.kernels.fused_kernels import coefficients_kernel, quadratic_kernel, weights_kernel
+from pacl.modeling.kernels.fused import launch_options
+from pacl.modeling.kernels.fused_kernels import (
+    coefficients_kernel,
+    quadratic_kernel,
+    weights_kernel,
+)
 
 N_PATCHES = 196
 POINTERS = {torch.float16: "*fp16", torch.float32: "*fp32"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pacl.benchmarks.coco import GAPS
-from pacl.benchmarks.context import NAME_OF_DETAIL_ID
+from pacl.datasets.segmentation.coco import GAPS
+from pacl.datasets.segmentation.context import NAME_OF_DETAIL_ID
 
 SIZES = ((11, 17), (19, 13), (14, 23))  # height, width; 187 pixels hold every id at least once
 

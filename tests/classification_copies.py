@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from pacl.benchmarks.classification.caltech import FOLDERS
+from pacl.datasets.classification.caltech import FOLDERS
 
 GOLDFISH, CRANE_BIRD, CRANE, CORGI, CARDIGAN = (
     "n01443537",

@@ -81,8 +81,8 @@ def model(clip: Path) -> Model:
     """That CLIP with a random embedder."""
     # Not at the top: what is imported before pytest's plug-ins are set up has no shape checks.
     from pacl.api import Model, load
-    from pacl.embedder import VisionEmbedder
-    from pacl.model import Pacl
+    from pacl.modeling.embedder import VisionEmbedder
+    from pacl.modeling.pacl import Pacl
 
     encoder = load(clip, device="cpu").pacl.encoder
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pacl.compatibility import patch_compatibility
+from pacl.modeling.compatibility import patch_compatibility
 
 TEMPERATURES = [1.0, 0.1, 0.01]
 N_PATCHES = [1, 19, 49, 127, 128, 129, 196, 255, 256, 577, 625]

@@ -14,10 +14,11 @@ from PIL import Image
 import pacl
 from checkpoints import write_clip
 from pacl import api
-from pacl.api import Failure, Model
+from pacl.api import Model
 from pacl.errors import InputError
+from pacl.inference.config import SegmentConfig
 from pacl.results import Segmentation
-from pacl.segment_config import SegmentConfig
+from pacl.results.segmentation import Failure
 
 
 @pytest.fixture(scope="module")

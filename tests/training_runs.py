@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pacl.train_config import TrainConfig
+from pacl.training.config import TrainConfig
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 60, 210)}
 THINGS = ("house", "boat", "tree", "car")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pacl.api import Model, load
-    from pacl.compatibility import contrastive_loss, patch_compatibility, patch_similarity
-    from pacl.embedder import VisionEmbedder
-    from pacl.encoders.hf import HfClip
     from pacl.errors import EnvironmentProblem, InputError, PaclError
-    from pacl.model import Pacl
+    from pacl.modeling.compatibility import patch_compatibility, patch_similarity
+    from pacl.modeling.embedder import VisionEmbedder
+    from pacl.modeling.loss import contrastive_loss
+    from pacl.modeling.pacl import Pacl
+    from pacl.modeling.towers.hf import HfClip
     from pacl.results import Segmentation
 
 __version__ = "0.1.0"
@@ -38,17 +39,17 @@ __all__ = [
 
 _HOME = {
     "EnvironmentProblem": "pacl.errors",
-    "HfClip": "pacl.encoders.hf",
+    "HfClip": "pacl.modeling.towers.hf",
     "InputError": "pacl.errors",
     "Model": "pacl.api",
-    "Pacl": "pacl.model",
+    "Pacl": "pacl.modeling.pacl",
     "PaclError": "pacl.errors",
     "Segmentation": "pacl.results",
-    "VisionEmbedder": "pacl.embedder",
-    "contrastive_loss": "pacl.compatibility",
+    "VisionEmbedder": "pacl.modeling.embedder",
+    "contrastive_loss": "pacl.modeling.loss",
     "load": "pacl.api",
-    "patch_compatibility": "pacl.compatibility",
-    "patch_similarity": "pacl.compatibility",
+    "patch_compatibility": "pacl.modeling.compatibility",
+    "patch_similarity": "pacl.modeling.compatibility",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -13,32 +13,24 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pacl import model as models
-from pacl.classifier import Classification, class_probabilities
 from pacl.data.images import open_image
 from pacl.data.sources import Picture, find_images, read_picture
-from pacl.engines import DEFAULT_ENGINE
 from pacl.errors import InputError, PaclError
-from pacl.model import Pacl
-from pacl.prompts import PAPER7, Labels, parse_labels
+from pacl.inference.classifier import Classification, class_probabilities
+from pacl.inference.config import SegmentConfig
+from pacl.inference.segmenter import build_scorer, check_config, segment_images
+from pacl.inference.vocabulary import Vocabulary, encode_vocabulary
+from pacl.inference.windows import PatchScorer
+from pacl.modeling import pacl as models
+from pacl.modeling.engines import DEFAULT_ENGINE
+from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
-from pacl.segment_config import SegmentConfig
-from pacl.segmenter import build_scorer, check_config, segment_images
-from pacl.vocabulary import Vocabulary, encode_vocabulary
-from pacl.windows import PatchScorer
+from pacl.results.segmentation import Failure
+from pacl.text.labels import Labels, parse_labels
+from pacl.text.templates import PAPER7
 
 LabelsLike = str | Path | Labels | Sequence[str] | Mapping[str, str | Sequence[str]]
-"""Whatever pacl.prompts.parse_labels reads: "sky,road", a file, a list, {"class": [names]}."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A picture of a stream that could not be segmented."""
-
-    source: str
-    """The file."""
-    error: str
-    """What was wrong, in the words for the user."""
+"""Labels as `parse_labels` reads them: "sky,road", a file, a list, {"class": [names]}."""
 
 
 def load(
@@ -57,7 +49,7 @@ def load(
         embedder: folder of a trained embedder to put on a CLIP; None: the one found with source,
             or else the training-free baseline.
         engine: what runs the encoder on pictures: "torch" (float32), "auto" (the fastest here,
-            perhaps in bfloat16), or another of pacl.engines.ENGINES.
+            perhaps in bfloat16), or another of pacl.modeling.engines.ENGINES.
 
     Raises:
         InputError: there is no such model or engine, or the model's files are damaged or do not

@@ -19,15 +19,17 @@ from typing import Any
 
 from pacl.cli.align import Align, run_align
 from pacl.cli.classify import Classify, run_classify
-from pacl.cli.examine import CheckData, Doctor, ListModels, check_data, list_models, run_doctor
-from pacl.cli.exit_codes import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT
+from pacl.cli.console import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT, result, say
+from pacl.cli.data_check import CheckData, check_data
+from pacl.cli.doctor import Doctor, run_doctor
+from pacl.cli.evaluate import Evaluate, run_evaluate
+from pacl.cli.models import ListModels, list_models
 from pacl.cli.parse import Help, describe_in_a_line, parse_options, unknown_command
-from pacl.cli.score import Evaluate, run_evaluate
+from pacl.cli.quickstart import Quickstart, run_quickstart
 from pacl.cli.segment import Segment, run_segment
-from pacl.cli.talk import result, say
-from pacl.cli.train import Quickstart, run_quickstart, run_train
+from pacl.cli.train import run_train
 from pacl.errors import PaclError
-from pacl.train_config import TrainConfig
+from pacl.training.config import TrainConfig
 
 FREED_MEMORY_KEPT = 2**29
 """Bytes."""

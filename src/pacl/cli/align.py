@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from pacl.cli.exit_codes import DONE
+from pacl.cli.console import DONE, progress, result, say, table
 from pacl.cli.options import ModelOptions
 from pacl.cli.scored import describe_scored, open_benchmark, save_scores
-from pacl.cli.talk import progress, result, say, table
 from pacl.errors import EnvironmentProblem, InputError
 
 if TYPE_CHECKING:
-    from pacl.align import AlignmentReport, Estimate, TokenAlignment
-    from pacl.benchmarks.dataset import BenchmarkDataset
-    from pacl.data.folder import FolderDataset
+    from pacl.datasets.segmentation.dataset import BenchmarkDataset
+    from pacl.datasets.segmentation.folder import FolderDataset
+    from pacl.evaluation.alignment import AlignmentReport, Estimate, TokenAlignment
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Align:
 
 def run_align(options: Align) -> int:
     """Measure, print, plot, and keep the numbers."""
-    from pacl.align import measure_alignment
+    from pacl.evaluation.alignment import measure_alignment
 
     _check(options)
     dataset = _open(options)
@@ -87,8 +86,8 @@ def _check(options: Align) -> None:
 
 def _open(options: Align) -> FolderDataset | BenchmarkDataset:
     """A benchmark that has been checked, or a folder, or storybook."""
-    from pacl.benchmarks import NAMES, load_benchmark
-    from pacl.benchmarks.check import check_benchmark
+    from pacl.datasets.segmentation import NAMES, load_benchmark
+    from pacl.datasets.segmentation.check import check_benchmark
 
     name = options.benchmark
     if name == "folder" and options.root is not None:

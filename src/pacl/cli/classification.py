@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pacl.cli.classification_tables import accuracy_table, write_tables
-from pacl.cli.exit_codes import DONE
-from pacl.cli.json_files import read_json_object
+from pacl.cli.console import DONE, ShowProgress, progress, result, say
 from pacl.cli.options import ModelOptions, warn_of_photographs
 from pacl.cli.scored import describe_scored
-from pacl.cli.talk import ShowProgress, progress, result, say
 from pacl.errors import InputError
-from pacl.segment_config import SegmentConfig
+from pacl.evaluation.accuracy_tables import accuracy_table, write_tables
+from pacl.inference.config import SegmentConfig
+from pacl.runtime.files import read_json_object
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.benchmarks.classification import ClassificationBenchmark, ClassificationData
-    from pacl.cli.score import Evaluate
-    from pacl.evaluate_classification import SetProgress
-    from pacl.model import Pacl
+    from pacl.cli.evaluate import Evaluate
+    from pacl.datasets.classification import ClassificationBenchmark, ClassificationData
+    from pacl.evaluation.classification import SetProgress
+    from pacl.modeling.pacl import Pacl
 
 DRAWN_IN = Path("runs")
 _SAVE_EVERY_S = 10.0
@@ -76,7 +75,7 @@ def pick_classification(names: Sequence[str], root: Path | None) -> tuple[str, .
     Raises:
         InputError: They are of both.
     """
-    from pacl.benchmarks.classification import CLASSIFICATION_NAMES
+    from pacl.datasets.classification import CLASSIFICATION_NAMES
 
     picked = tuple(
         name
@@ -106,11 +105,11 @@ def run_classification_benchmarks(
     """Score a model on classification sets, print the table and keep the numbers.
 
     Args:
-        names: Of the sets, from `pacl.benchmarks.classification.CLASSIFICATION_NAMES`.
+        names: Of the sets, from `pacl.datasets.classification.CLASSIFICATION_NAMES`.
         root: The folder that holds the sets; for image-folder, the folder itself.
         output: Gets one JSON file per set and the tables classification.md and .csv.
         loading: Which model.
-        templates: A name in `pacl.prompts.TEMPLATES`; None: the templates of each set.
+        templates: A name in `pacl.text.templates.TEMPLATES`; None: the templates of each set.
         patch_stride_px: Distance between the patches that PACL compares; None: the patch size.
         batch_size: Pictures encoded together.
         json: Print the JSON in place of the table.
@@ -119,8 +118,8 @@ def run_classification_benchmarks(
         InputError: A set is unknown or not below root, the templates are unknown, the stride is
             wider than a patch, or output holds scores that were made with other settings.
     """
-    from pacl.benchmarks.classification import find_classification
-    from pacl.segmenter import check_config
+    from pacl.datasets.classification import find_classification
+    from pacl.inference.segmenter import check_config
 
     benchmarks = [find_classification(name) for name in dict.fromkeys(names)]
     found = [(each, each.read(_root_of(each.name, root))) for each in benchmarks]
@@ -160,7 +159,7 @@ def _settings(
     patch_stride_px: int | None,
 ) -> dict[str, Any]:
     """Everything that decides the numbers."""
-    from pacl.evaluate_classification import N_TO_CHOOSE_ON
+    from pacl.evaluation.classification import N_TO_CHOOSE_ON
 
     return {
         "title": benchmark.title,
@@ -179,7 +178,7 @@ def _settings(
 
 
 def _find_templates(benchmark: ClassificationBenchmark, name: str | None) -> tuple[str, ...]:
-    from pacl.prompts import TEMPLATES
+    from pacl.text.templates import TEMPLATES
 
     if name is None:
         return benchmark.templates
@@ -211,8 +210,8 @@ def _score(
     batch_size: int,
 ) -> dict[str, Any]:
     """What the file at path holds, or will hold after scoring."""
-    from pacl.atomic import write_atomically
-    from pacl.evaluate_classification import evaluate_set
+    from pacl.evaluation.classification import evaluate_set
+    from pacl.runtime.files import write_atomically
 
     saved = _read_saved(path, content)
     if saved is not None:
@@ -253,7 +252,7 @@ class _Keeper:
         self._saved_s = time.monotonic()
 
     def __call__(self, counts: SetProgress, n_images: int) -> None:
-        from pacl.atomic import write_atomically
+        from pacl.runtime.files import write_atomically
 
         self._show(counts.n_done, n_images, f"top-1 {counts.counts['pacl'].top1():.1%}")
         if time.monotonic() - self._saved_s >= _SAVE_EVERY_S and counts.n_done < n_images:
@@ -288,7 +287,7 @@ def _read_scores(output: Path) -> list[dict[str, Any]]:
 
 
 def _read_partial(path: Path, content: dict[str, Any]) -> SetProgress | None:
-    from pacl.evaluate_classification import SetProgress
+    from pacl.evaluation.classification import SetProgress
 
     kept = read_json_object(path)
     if kept.get("settings") != content["settings"]:

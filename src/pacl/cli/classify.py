@@ -6,13 +6,12 @@ import json as jsons
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pacl.cli.exit_codes import DONE, SOME_FAILED
+from pacl.cli.console import DONE, SOME_FAILED, result, say, table
 from pacl.cli.options import ModelOptions, Sources, warn_of_photographs
-from pacl.cli.talk import result, say, table
 from pacl.errors import InputError
 
 if TYPE_CHECKING:
-    from pacl.classifier import Classification
+    from pacl.inference.classifier import Classification
 
 N_SHOWN = 3
 
@@ -44,7 +43,7 @@ class Classify:
 def run_classify(options: Classify) -> int:
     """Classify each picture; one that cannot be read is named, and the others go on."""
     from pacl.data.sources import find_images
-    from pacl.prompts import parse_labels
+    from pacl.text.labels import parse_labels
 
     labels = parse_labels(options.labels)
     paths = find_images(options.sources) if options.sources else []

@@ -9,20 +9,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pacl.cli.json_files import read_json_object
+from pacl.cli.console import progress, result, say
 from pacl.cli.options import is_on_storybook
 from pacl.cli.scored import MEANINGLESS, open_benchmark
-from pacl.cli.talk import progress, result, say
 from pacl.errors import InputError
-from pacl.segment_config import SegmentConfig
+from pacl.inference.config import SegmentConfig
+from pacl.runtime.files import read_json_object
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.benchmarks.check import BenchmarkReport
-    from pacl.benchmarks.presets import Preset
-    from pacl.benchmarks.task import Task
-    from pacl.cli.score import Evaluate
-    from pacl.data.masks import MaskDataset
+    from pacl.cli.evaluate import Evaluate
+    from pacl.datasets.segmentation.check import BenchmarkReport
+    from pacl.datasets.segmentation.masks import MaskDataset
+    from pacl.evaluation.presets import Preset
+    from pacl.evaluation.task import Task
 
 DEFAULT_PRESET = "sclip"
 DEFAULT_ENGINE = "torch"
@@ -64,8 +64,8 @@ def open_all(options: Evaluate) -> tuple[list[Job], int]:
     Raises:
         InputError: none is usable.
     """
-    from pacl.benchmarks import NAMES
-    from pacl.benchmarks.check import check_benchmark
+    from pacl.datasets.segmentation import NAMES
+    from pacl.datasets.segmentation.check import check_benchmark
 
     jobs, n_refused, missing = [], 0, []
     root = _need_root(options, "--all")
@@ -90,9 +90,9 @@ def open_all(options: Evaluate) -> tuple[list[Job], int]:
 
 
 def _open(name: str, options: Evaluate, *, report: BenchmarkReport | None = None) -> Job:
-    from pacl.benchmarks import NAMES, load_benchmark
-    from pacl.benchmarks.check import check_benchmark
-    from pacl.data.folder import FolderDataset
+    from pacl.datasets.segmentation import NAMES, load_benchmark
+    from pacl.datasets.segmentation.check import check_benchmark
+    from pacl.datasets.segmentation.folder import FolderDataset
 
     if name == "storybook":
         drawn = open_benchmark(name, options.labels)
@@ -129,11 +129,11 @@ def _need_root(options: Evaluate, name: str) -> Path:
 
 def run_job(job: Job, model: Model, options: Evaluate) -> dict[str, Any]:
     """Score one data set; what its JSON file holds."""
-    from pacl.benchmarks.predictor import build_predictor
-    from pacl.benchmarks.samples import draw_samples
-    from pacl.benchmarks.task import build_task
-    from pacl.evaluate import evaluate_task
-    from pacl.stopwatch import Stopwatch
+    from pacl.evaluation.predictor import build_predictor
+    from pacl.evaluation.samples import draw_samples
+    from pacl.evaluation.segmentation import evaluate_task
+    from pacl.evaluation.task import build_task
+    from pacl.runtime.stopwatch import Stopwatch
 
     preset = _preset(job, options)
     task = build_task(
@@ -179,8 +179,8 @@ def _state_path(output: Path, stem: str) -> Path:
 
 def write_results(job: Job, content: dict[str, Any], output: Path, model: Model) -> None:
     """Keep the numbers, bring the tables up to date, and say where they mean nothing."""
-    from pacl.atomic import write_atomically
-    from pacl.benchmarks.tables import write_tables
+    from pacl.evaluation.tables import write_tables
+    from pacl.runtime.files import write_atomically
 
     path = output / content["file"]
     write_atomically(path, (jsons.dumps(content, indent=1) + "\n").encode())
@@ -219,8 +219,8 @@ def given_settings(config: SegmentConfig) -> list[str]:
 
 
 def _preset(job: Job, options: Evaluate) -> Preset | None:
-    from pacl.benchmarks import NAMES
-    from pacl.benchmarks.presets import build_preset
+    from pacl.datasets.segmentation import NAMES
+    from pacl.evaluation.presets import build_preset
 
     name = options.preset
     if name is None and job.name in NAMES and not given_settings(options.segmenting):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from pacl.cli.talk import say
+from pacl.cli.console import say
 from pacl.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ModelOptions:
 
 def is_on_storybook(model: Model) -> bool:
     """Whether a model's frozen CLIP is the embedded one, which has seen drawn scenes only."""
-    from pacl.model import STORYBOOK, find_source
+    from pacl.modeling.names import STORYBOOK, find_source
 
     try:
         embedded = find_source(STORYBOOK)

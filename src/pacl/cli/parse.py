@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import tyro
 
-from pacl.cli.talk import result
+from pacl.cli.console import result
 from pacl.errors import InputError
 
 Options = TypeVar("Options")

@@ -8,13 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pacl.cli.console import progress, say
 from pacl.cli.options import ModelOptions, is_on_storybook
-from pacl.cli.talk import progress, say
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.benchmarks.dataset import BenchmarkDataset
-    from pacl.data.folder import FolderDataset
+    from pacl.datasets.segmentation.dataset import BenchmarkDataset
+    from pacl.datasets.segmentation.folder import FolderDataset
 
 STORYBOOK_DIR = Path("runs/storybook")
 N_SCENES = 300
@@ -27,8 +27,8 @@ MEANINGLESS = (
 
 def open_benchmark(name: str, labels: str | None) -> FolderDataset:
     """The folder of that name; storybook is drawn where it is not there yet."""
-    from pacl.data.folder import FolderDataset
-    from pacl.data.storybook import draw_storybook
+    from pacl.datasets.segmentation.folder import FolderDataset
+    from pacl.datasets.storybook import draw_storybook
 
     if name != "storybook":
         return FolderDataset(name, labels=labels)
@@ -56,8 +56,8 @@ def save_scores(
     content: dict[str, Any], output: Path, model: Model, dataset: FolderDataset | BenchmarkDataset
 ) -> Path:
     """Keep the numbers, and say so where they mean nothing; gives the file."""
-    from pacl.atomic import write_atomically
-    from pacl.benchmarks import NAMES
+    from pacl.datasets.segmentation import NAMES
+    from pacl.runtime.files import write_atomically
 
     benchmark = content["benchmark"]
     name = benchmark if benchmark in NAMES else dataset.root.resolve().name

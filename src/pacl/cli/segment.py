@@ -7,17 +7,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pacl.cli.exit_codes import DONE, SOME_FAILED
+from pacl.cli.console import DONE, SOME_FAILED, progress, result, say
 from pacl.cli.options import ModelOptions, Sources, warn_of_photographs
-from pacl.cli.talk import progress, result, say
 from pacl.errors import InputError
-from pacl.segment_config import SegmentConfig
+from pacl.inference.config import SegmentConfig
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.cli.output_folder import OutputFolder
-    from pacl.prompts import Labels
     from pacl.results import Segmentation
+    from pacl.results.folder import OutputFolder
+    from pacl.text.labels import Labels
 
 N_SHOWN = 4
 
@@ -52,9 +51,9 @@ class Segment:
 
 def run_segment(options: Segment) -> int:
     """Segment what is not done yet; 1 where some pictures failed."""
-    from pacl.cli.output_folder import OutputFolder
     from pacl.data.sources import find_images
-    from pacl.prompts import parse_labels
+    from pacl.results.folder import OutputFolder
+    from pacl.text.labels import parse_labels
 
     labels, config = parse_labels(options.labels), options.segmenting
     formats = _parse_formats(options.formats)
@@ -80,7 +79,7 @@ def _segment_all(
     *,
     is_json: bool,
 ) -> int:
-    from pacl.api import Failure
+    from pacl.results.segmentation import Failure
 
     failures, overlay = [], None
     with progress("segment") as show:

@@ -1,1 +1,1 @@
-"""Reading data: image-caption pairs, nouns, token caches, folders of images and masks."""
+"""Reading data of one's own: tables of pairs, images, sources."""

@@ -17,19 +17,20 @@ from typing import Any
 
 import torch
 
-from pacl.align import measure_alignment
 from pacl.api import Model
-from pacl.data.storybook import LABELS
-from pacl.encoders.hf import HfClip
-from pacl.model import STORYBOOK, Pacl, find_source
-from pacl.probe import TokenChoice, fit_linear_probe
+from pacl.datasets.storybook import LABELS
+from pacl.evaluation.alignment import measure_alignment
+from pacl.evaluation.probe import TokenChoice, fit_linear_probe
+from pacl.modeling.names import STORYBOOK, find_source
+from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers.hf import HfClip
 from pacl.quickstart.pictures import draw_pictures
 from pacl.quickstart.scores import score_compositions, score_model, score_probe, score_things
 from pacl.quickstart.world import SEGMENT, World, draw_world
 from pacl.results.figures import draw_curves
-from pacl.train import Progress, train
-from pacl.train_config import PAPER, TrainConfig
-from pacl.training_setup import has_bf16
+from pacl.training.config import PAPER, TrainConfig
+from pacl.training.setup import has_bf16
+from pacl.training.train import Progress, train
 
 OnStage = Callable[[str, int, int], None]
 """Told the name of the stage, what is done of it and what there is to do."""

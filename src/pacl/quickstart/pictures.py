@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from pacl.api import Model
-from pacl.data.folder import FolderDataset
 from pacl.data.images import open_image
-from pacl.data.storybook import LABELS, THINGS
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.datasets.storybook import LABELS, THINGS
 from pacl.quickstart.world import SEGMENT, World
 from pacl.results.figures import draw_sheet
 

@@ -9,26 +9,26 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pacl.align import measure_patch_accuracy
 from pacl.api import Model
-from pacl.benchmarks.classification.dataset import ClassificationData, plain_labels
-from pacl.benchmarks.classification.storybook import read_things
-from pacl.data.folder import FolderDataset
-from pacl.data.storybook import THINGS
-from pacl.encoders.hf import HfClip
-from pacl.evaluate import (
+from pacl.datasets.classification.dataset import ClassificationData, plain_labels
+from pacl.datasets.classification.storybook import read_things
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.datasets.storybook import THINGS
+from pacl.evaluation.alignment import measure_patch_accuracy
+from pacl.evaluation.classification import evaluate_set
+from pacl.evaluation.metrics.segmentation import PatchAccuracy
+from pacl.evaluation.probe import TokenChoice, build_probe_scorer
+from pacl.evaluation.segmentation import (
     SegmentationReport,
     evaluate_folder,
     evaluate_phrases,
     evaluate_segmenter,
 )
-from pacl.evaluate_classification import evaluate_set
-from pacl.metrics import PatchAccuracy
-from pacl.probe import TokenChoice, build_probe_scorer
-from pacl.prompts import PAPER7
+from pacl.inference.segmenter import segment_images
+from pacl.modeling.towers.hf import HfClip
 from pacl.quickstart.world import SEGMENT, World, read_phrases
 from pacl.results import Segmentation
-from pacl.segmenter import segment_images
+from pacl.text.templates import PAPER7
 
 
 def score_things(models: dict[str, Model], world: World) -> dict[str, float]:

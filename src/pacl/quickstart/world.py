@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacl.data.folder import FolderDataset
-from pacl.data.storybook import THINGS, draw_storybook
-from pacl.segmenter import SegmentConfig
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.datasets.storybook import THINGS, draw_storybook
+from pacl.inference.segmenter import SegmentConfig
 
 SEGMENT = SegmentConfig(patch_stride_px=4)
 """The paper's stride trick, for every row: patches overlap by half."""

@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch.nn import functional as F
 
-from pacl.atomic import write_atomically
 from pacl.errors import InputError
-from pacl.results.heatmap import draw_heatmap
-from pacl.results.overlay import draw_overlay
-from pacl.results.png import write_classes_json, write_label_png
+from pacl.results.writers.heatmap import draw_heatmap
+from pacl.results.writers.overlay import draw_overlay
+from pacl.results.writers.png import write_classes_json, write_label_png
+from pacl.runtime.files import write_atomically
 
 FORMATS = {"png": ".png", "overlay": "_overlay.png", "json": "_areas.json", "npz": ".npz"}
 """What a result can be saved as, and the end of each file's name."""
@@ -144,3 +144,13 @@ def _write_picture(path: Path, picture: Image.Image) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     write_atomically(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture of a stream that could not be segmented."""
+
+    source: str
+    """The file."""
+    error: str
+    """What was wrong, in the words for the user."""

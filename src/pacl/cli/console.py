@@ -1,0 +1,94 @@
+"""What the command line says, and how: results, remarks, tables, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+ShowProgress = Callable[[int, int, str], None]
+"""Told what is done, what there is to do, and a few words beside the bar."""
+
+_PLAIN_EVERY_S = 30.0
+
+# Exit codes.
+DONE = 0
+SOME_FAILED = 1  # some pictures or rows; the others are done
+WRONG_INPUT = 2
+CANNOT_RUN = 3  # the environment, or a defect
+INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
+
+
+def result(text: str) -> None:
+    """Print a result, to stdout."""
+    print(text)
+
+
+def say(text: str) -> None:
+    """Print a remark, to stderr."""
+    print(text, file=sys.stderr)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned by spaces: the first to the left, the others, which hold numbers, right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    padded = (
+        [
+            cell.rjust(w) if k else cell.ljust(w)
+            for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def progress(title: str) -> Iterator[ShowProgress]:
+    """A bar on a terminal; elsewhere, such as in a log, a line every half minute."""
+    if not sys.stderr.isatty():
+        yield _plain_progress(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    # Results on stdout are printed above the bar, unless they go elsewhere.
+    with Progress(
+        *columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()
+    ) as bar:
+        task = bar.add_task(title, total=None, detail="")
+
+        def show(done: int, total: int, detail: str) -> None:
+            bar.update(task, completed=done, total=total, detail=detail)
+
+        yield show
+
+
+def _plain_progress(title: str) -> ShowProgress:
+    last_s = time.monotonic()
+
+    def show(done: int, total: int, detail: str) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= _PLAIN_EVERY_S:
+            last_s = time.monotonic()
+            say(f"{title}: {done:,} of {total:,}  {detail}".rstrip())
+
+    return show

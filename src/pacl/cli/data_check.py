@@ -1,0 +1,195 @@
+"""pacl data check, doctor and models: what is here, and whether it can be used."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from pacl.cli.console import (
+    DONE,
+    SOME_FAILED,
+    WRONG_INPUT,
+    progress,
+    result,
+    say,
+    table,
+)
+from pacl.errors import InputError
+
+
+@dataclass(frozen=True)
+class CheckData:
+    """Say what training or evaluating would find in a benchmark, folder or caption table."""
+
+    path: Positional[Path]
+    """A benchmark's name (voc20, ade150, ..., imagenet, pets, ...) with --root; or a CSV, TSV or
+    JSONL file; or a folder with captions.csv, or with images/ and masks/."""
+
+    root: Path | None = None
+    """Folder that the benchmark was unpacked in."""
+
+    all_masks: bool = False
+    """Read every mask of the benchmark, not 200 spread over it."""
+
+    image_key: str | None = None
+    """Column of the image paths; none: found by its name."""
+
+    caption_key: str | None = None
+    """Column of the captions; none: found by its name."""
+
+    labels: str | None = None
+    """Class names by mask id, where the folder has no classes.json: "sky,road" or a file."""
+
+
+def check_data(options: CheckData) -> int:
+    """Check whatever is there: pairs, masks, or both; 1 where rows would be skipped."""
+    from pacl.data.pairs import TABLE_NAMES
+    from pacl.datasets.segmentation import NAMES
+
+    if str(options.path) in NAMES:
+        return _check_standard(str(options.path), options)
+    path = options.path
+    if str(path) == "folder" and options.root is not None:
+        path = options.root
+    elif options.root is not None:
+        from pacl.cli.data_check import check_classification
+
+        return check_classification(str(options.path), options.root)
+    is_benchmark = (path / "masks").is_dir()
+    is_pairs = path.is_file() or any((path / name).is_file() for name in TABLE_NAMES)
+    if not is_benchmark and not is_pairs:
+        raise InputError(
+            f"no data in {path}" if path.is_dir() else f"no such file or folder: {path}",
+            why=f"looked for: {', '.join(TABLE_NAMES)}, and for images/ with masks/",
+            fix="add captions.csv with the columns file_name,caption, or masks/NAME.png",
+        )
+    n_skipped = _check_pairs(options) if is_pairs else 0
+    if is_benchmark:
+        _check_benchmark(path, options.labels)
+    return SOME_FAILED if n_skipped else DONE
+
+
+def _check_standard(name: str, options: CheckData) -> int:
+    """Print what there is of a standard benchmark; 2 where it must not be evaluated."""
+    from pacl.datasets.segmentation.check import check_benchmark
+
+    if options.root is None:
+        raise InputError(f"{name} needs --root", fix=f"pacl data check {name} --root DIR")
+    n_masks = {"n_masks": None} if options.all_masks else {}
+    report = check_benchmark(name, options.root, **n_masks)
+    expected = " or ".join(f"{n:,}" for n in report.n_expected)
+    result(f"{name}: {report.n_found:,} images with masks, {expected} expected")
+    n_pixels = max(1, sum(report.histogram.values()))
+    rows = [[label, f"{n / n_pixels:.2%}"] for label, n in report.histogram.items()]
+    if rows:
+        result(table([f"class, in {report.n_masks_read:,} masks", "pixels"], rows))
+    for raw, n in report.strange_ids.items():
+        say(f"id {raw} is no class: {n:,} pixels")
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    for problem in report.problems:
+        say(f"error: {problem.error()}")
+    if not report.is_usable:
+        return WRONG_INPUT
+    say(f"next: pacl evaluate {name} --root {shlex.quote(str(options.root))}")
+    return DONE
+
+
+def _check_pairs(options: CheckData) -> int:
+    from pacl.data.pairs import read_pairs
+
+    pairs = read_pairs(options.path, image_key=options.image_key, caption_key=options.caption_key)
+    result(pairs.report.summary())
+    per_image = [len(captions) for captions in pairs.captions]
+    result(f"captions per image: {min(per_image)} to {max(per_image)}; one is drawn per epoch")
+    flags = "".join(
+        f" --{name}-key {shlex.quote(key)}"
+        for name, key in (("image", options.image_key), ("caption", options.caption_key))
+        if key is not None
+    )
+    say(f"next: pacl train --data {shlex.quote(str(options.path))}{flags} --output runs/mine")
+    return pairs.report.n_skipped
+
+
+def _check_benchmark(path: Path, labels: str | None) -> None:
+    import numpy as np
+
+    from pacl.datasets.segmentation.check import check_benchmark
+    from pacl.datasets.segmentation.folder import FolderDataset
+
+    check_benchmark("folder", path, labels=labels).require_usable()
+    dataset = FolderDataset(path, labels=labels)
+    n_pixels, n_images = np.zeros((2, len(dataset.labels)), dtype=np.int64)
+    with progress("read masks") as show:
+        for number, item in enumerate(dataset, start=1):
+            mask = dataset.read_mask(item)
+            counts = np.bincount(mask[mask != dataset.ignore_label], minlength=len(dataset.labels))
+            n_pixels += counts
+            n_images += counts > 0
+            show(number, len(dataset), "")
+    ignored = ", ".join(map(str, dataset.ignore_labels)) or "none"
+    result(f"{len(dataset):,} images with masks; ignored ids: {ignored}")
+    shares = n_pixels / max(1, n_pixels.sum())
+    rows = [
+        [f"{number} {name}", f"{images:,}", f"{share:.1%}"]
+        for number, (name, images, share) in enumerate(
+            zip(dataset.labels.names, n_images, shares, strict=True)
+        )
+    ]
+    result(table(["class", "images", "pixels"], rows))
+    say(f"next: pacl evaluate {shlex.quote(str(path))}")
+
+
+N_OPENED = 100
+
+
+def check_classification(name: str, root: Path) -> int:
+    """Print what there is of a classification set; 2 where some of its pictures cannot be read.
+
+    Args:
+        name: Of the set.
+        root: The folder that holds it.
+
+    Raises:
+        InputError: It is not there; says what to download.
+        EnvironmentProblem: Its lists are MATLAB files, and scipy is not installed.
+    """
+    import numpy as np
+
+    from pacl.datasets.classification import CLASSIFICATION_NAMES, find_classification
+    from pacl.datasets.segmentation import NAMES
+
+    if name not in CLASSIFICATION_NAMES:
+        raise InputError(
+            f"no benchmark called {name!r}",
+            why="--root goes with the name of one",
+            fix=f"choose one of: {', '.join((*NAMES, *CLASSIFICATION_NAMES))}",
+        )
+    benchmark = find_classification(name)
+    data = benchmark.read(root)
+    n_classes = len(data.labels)
+    n_test = np.bincount(data.test.targets, minlength=n_classes)
+    n_train = np.zeros_like(n_test)
+    if data.train is not None:
+        n_train = np.bincount(data.train.targets, minlength=n_classes)
+    expected = "" if benchmark.n_images is None else f", {benchmark.n_images:,} expected"
+    result(f"{name}: {len(data.test):,} images of {benchmark.title}{expected}")
+    rows = [
+        [label, f"{test:,}", f"{train:,}"]
+        for label, test, train in zip(data.labels.names, n_test, n_train, strict=True)
+    ]
+    result(table(["class", "test", "train"], rows))
+    for warning in benchmark.warnings(data):
+        say(f"warning: {warning}")
+    n_opened = min(N_OPENED, len(data.test))
+    for k in range(n_opened):
+        try:
+            data.test.pictures.open(k * len(data.test) // n_opened)
+        except InputError as error:
+            say(f"error: {error}")
+            return WRONG_INPUT
+    say(f"next: pacl evaluate {name} --root {shlex.quote(str(root))}")
+    return DONE

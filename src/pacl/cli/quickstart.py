@@ -1,0 +1,82 @@
+"""pacl quickstart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pacl.cli.console import DONE, duration, progress, result, say, table
+from pacl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """See it work, offline: draw scenes, train on their captions, compare with baselines."""
+
+    output: Path = Path("runs/quickstart")
+    """Where everything is written."""
+
+    n_train: int | None = None
+    """Captioned pictures to train on; none: as many as the published table took."""
+
+    n_test: int | None = None
+    """Pictures to score on; none: likewise."""
+
+    epochs: int | None = None
+    """Passes over the training pictures; none: likewise."""
+
+    seed: int | None = None
+    """Of the drawn world; none: likewise."""
+
+    json: bool = False
+    """Print the report as JSON in place of the table."""
+
+
+def run_quickstart(options: Quickstart) -> int:
+    """Draw, train, evaluate; print the table."""
+    import json
+
+    from pacl import quickstart
+    from pacl.runtime import distributed
+
+    if distributed.is_launched():
+        raise InputError("the quickstart runs on one process", fix="pacl quickstart, by itself")
+    settings = {k: v for k, v in asdict(options).items() if k != "json" and v is not None}
+    config = quickstart.QuickstartConfig(**settings)
+    with progress("quickstart") as show:
+        report = quickstart.run_quickstart(
+            config, on_stage=lambda stage, done, total: show(done, total, stage)
+        )
+    result(json.dumps(report, indent=1) if options.json else _quickstart_table(report))
+    for path in report["files"]:
+        say(f"wrote {path}")
+    say(f"took {duration(sum(report['seconds'].values()))}")
+    model, pictures = options.output / "pacl", options.output / "storybook" / "test" / "images"
+    say(f'next: pacl segment {pictures} --labels "sky,grass,house,tree" --model {model}')
+    return DONE
+
+
+def _quickstart_table(report: dict[str, Any]) -> str:
+    columns = {
+        "miou": "mIoU",
+        "pixel_accuracy": "pixel acc.",
+        "patch_accuracy_all": "patch acc. (all)",
+        "patch_accuracy_present": "patch acc. (present)",
+        "classification_top1": "top-1",
+    }
+    rows = [
+        [row["method"], *("-" if row[key] is None else f"{row[key]:.3f}" for key in columns)]
+        for row in report["rows"]
+    ]
+    lines = [
+        table(["method", *columns.values()], rows),
+        "",
+        f"semantic coherence of the frozen patches (AUROC): {report['coherence_auroc']:.3f}",
+    ]
+    pairs = report["compositions"]
+    lines.append(
+        f"IoU of things asked for by colour: {pairs['seen_iou']:.3f} for pairs captioned in "
+        f"training, {pairs['heldout_iou']:.3f} for pairs that never were"
+    )
+    return "\n".join(lines)

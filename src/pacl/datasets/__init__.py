@@ -1,0 +1,1 @@
+"""Benchmark data sets, in their official layouts."""

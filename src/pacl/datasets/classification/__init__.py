@@ -1,0 +1,69 @@
+"""Zero-shot classification: twelve sets that users of CLIP know, and folders of one's own.
+
+The PACL paper reports twelve sets; which they are is unknown. These are our choice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pacl.datasets.classification.caltech import CALTECH101
+from pacl.datasets.classification.cars import CARS
+from pacl.datasets.classification.cifar import CIFAR10, CIFAR100
+from pacl.datasets.classification.dataset import ClassificationBenchmark, ClassificationData
+from pacl.datasets.classification.flowers import FLOWERS102
+from pacl.datasets.classification.folder import FOLDER
+from pacl.datasets.classification.food import FOOD101
+from pacl.datasets.classification.imagenet import IMAGENET, IMAGENET_A, IMAGENET_R, IMAGENET_V2
+from pacl.datasets.classification.pets import PETS
+from pacl.datasets.classification.storybook import STORYBOOK_THINGS
+from pacl.datasets.classification.textures import DTD
+from pacl.errors import InputError
+
+SUITE: tuple[ClassificationBenchmark, ...] = (
+    IMAGENET,
+    IMAGENET_A,
+    IMAGENET_R,
+    IMAGENET_V2,
+    CALTECH101,
+    CIFAR10,
+    CIFAR100,
+    FOOD101,
+    FLOWERS102,
+    PETS,
+    CARS,
+    DTD,
+)
+"""The twelve sets."""
+CLASSIFICATION: tuple[ClassificationBenchmark, ...] = (*SUITE, FOLDER, STORYBOOK_THINGS)
+CLASSIFICATION_NAMES = tuple(benchmark.name for benchmark in CLASSIFICATION)
+"""What the command line calls them."""
+
+
+def find_classification(name: str) -> ClassificationBenchmark:
+    """The definition of a classification set.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    for benchmark in CLASSIFICATION:
+        if benchmark.name == name:
+            return benchmark
+    raise InputError(
+        f"no classification set called {name!r}",
+        fix=f"choose one of: {', '.join(CLASSIFICATION_NAMES)}",
+    )
+
+
+def load_classification(name: str, root: str | Path) -> ClassificationData:
+    """A set's pictures and classes, in its official layout on disk.
+
+    Args:
+        name: One of CLASSIFICATION_NAMES.
+        root: The folder it was unpacked in, or one above it that holds several sets.
+
+    Raises:
+        InputError: The name is unknown, root does not hold the set, or files are missing.
+        EnvironmentProblem: The set's lists are MATLAB files, and scipy is not installed.
+    """
+    return find_classification(name).read(Path(root))

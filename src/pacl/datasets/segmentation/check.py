@@ -1,0 +1,264 @@
+"""Whether a data set on disk is what a score needs: complete, and converted by nobody else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+
+from pacl.data.images import open_mask, read_size
+from pacl.datasets.segmentation import find_benchmark
+from pacl.datasets.segmentation.dataset import (
+    IGNORED,
+    Benchmark,
+    MaskItem,
+    NotThere,
+    Problem,
+    missing_files,
+    strange_ids,
+    wrong_size,
+)
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.errors import InputError, PaclError
+from pacl.text.labels import Labels
+
+N_MASKS = 200
+MAX_CLASSES_8_BIT = 255
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """What was found of a data set."""
+
+    name: str
+    root: str
+    is_there: bool
+    """Whether the folder of the data set was found at all, whole or not."""
+    n_found: int
+    """Images whose mask is there too."""
+    n_expected: tuple[int, ...]
+    """Images of the split; several numbers where lists differ, none for a user's own folder."""
+    n_masks_read: int
+    histogram: dict[str, int]
+    """Pixels per class over the masks read, and "(ignored)"."""
+    strange_ids: dict[int, int]
+    """Pixels per raw id that the data set does not have."""
+    problems: tuple[Problem, ...]
+    """What makes a score wrong: nothing may be evaluated."""
+    warnings: tuple[str, ...]
+    """What makes a score one of another set of images."""
+    download: str
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be evaluated."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self) | {"is_usable": self.is_usable}
+
+    def require_usable(self) -> None:
+        """Refuse to evaluate what has a problem.
+
+        Raises:
+            InputError: with the first problem, its reason and its fix.
+        """
+        if self.problems:
+            raise self.problems[0].error()
+
+
+def check_benchmark(
+    name: str,
+    root: str | Path,
+    *,
+    n_masks: int | None = N_MASKS,
+    labels: str | Path | Labels | Sequence[str] | None = None,
+) -> BenchmarkReport:
+    """Look at a data set: counts, missing files, ids, sizes, signs of a wrong conversion.
+
+    Args:
+        name: a benchmark, or "folder" for images/ and masks/ of one's own.
+        root: as for `load_benchmark`.
+        n_masks: masks to read, spread evenly over the set; None reads all.
+        labels: class names for "folder".
+
+    Raises:
+        InputError: there is no such benchmark. Everything else is in the report.
+    """
+    root = Path(root)
+    try:
+        benchmark = _folder(root, labels) if name == "folder" else find_benchmark(name)
+    except InputError as error:
+        if name != "folder":
+            raise
+        return _failed(name, root, (), error, fix=error.fix)
+    try:
+        items = benchmark.find_items(root)
+    except PaclError as error:
+        return _failed(name, root, benchmark.n_images, error, fix=benchmark.download)
+    missing = missing_files(items, benchmark.download)
+    whole = [i for i in items if i.image_path.is_file() and i.mask_path.is_file()]
+    sample = _spread(whole, n_masks)
+    counts, file_problems = _read_masks(sample, len(benchmark.class_names))
+    strange = {raw: n for raw, n in counts.items() if raw not in benchmark.class_of_raw}
+    found = [
+        missing,
+        benchmark.explain_counts(counts)
+        or _strange(benchmark, strange)
+        or _nothing_to_score(benchmark, counts),
+    ]
+    return BenchmarkReport(
+        name=name,
+        root=str(root),
+        is_there=True,
+        n_found=len(whole),
+        n_expected=benchmark.n_images,
+        n_masks_read=len(sample),
+        histogram=_histogram(benchmark, counts),
+        strange_ids=strange,
+        problems=(*(problem for problem in found if problem is not None), *file_problems),
+        warnings=_warnings(benchmark, len(whole)),
+        download=benchmark.download,
+    )
+
+
+def _nothing_to_score(benchmark: Benchmark, counts: Mapping[int, int]) -> Problem | None:
+    ids = [raw for raw, n in counts.items() if n]
+    if not ids or any(benchmark.class_of_raw.get(raw) != IGNORED for raw in ids):
+        return None
+    return Problem(
+        f"every pixel read of {benchmark.title}'s masks is ignored",
+        f"they hold only {', '.join(map(str, sorted(ids)))}",
+        f"put back the original masks. {benchmark.download}",
+    )
+
+
+def _folder(root: Path, labels: str | Path | Labels | Sequence[str] | None) -> Benchmark:
+    """A user's folder, in the terms of a benchmark."""
+    dataset = FolderDataset(root, labels=labels)
+    names = dataset.labels.names
+    return Benchmark(
+        name="folder",
+        title=f"the folder {root}",
+        class_names=names,
+        synonyms={},
+        background_words=(),
+        class_of_raw={
+            **{raw: raw for raw in range(len(names))},
+            **dict.fromkeys(dataset.ignore_labels, IGNORED),
+        },
+        n_images=(),
+        find_items=lambda _: tuple(MaskItem(i.image_path, i.mask_path) for i in dataset.items),
+        explain_counts=lambda _: None,
+        download='name them in classes.json: {"labels": [...], "ignore": [...]}',
+    )
+
+
+def _read_masks(
+    items: Sequence[MaskItem], n_classes: int
+) -> tuple[Counter[int], tuple[Problem, ...]]:
+    """Pixels per raw id, and the first problem of each kind that a file has by itself."""
+    counts: Counter[int] = Counter()
+    unreadable: list[Problem] = []
+    misfits: list[Problem] = []
+    narrow: list[Problem] = []
+    for item in items:
+        try:
+            mask = open_mask(item.mask_path)
+            image_size = read_size(item.image_path)
+        except InputError as error:
+            unreadable.append(_problem(error))
+            continue
+        if mask.shape != image_size:
+            misfits.append(wrong_size(item, mask.shape, image_size))
+        if n_classes > MAX_CLASSES_8_BIT and _is_8_bit(item.mask_path):
+            narrow.append(_too_narrow(item.mask_path, n_classes))
+        counts.update(_count_ids(mask))
+    firsts = (group[0] for group in (unreadable, misfits, narrow) if group)
+    return counts, tuple(firsts)
+
+
+def _count_ids(mask: Int64[np.ndarray, "H W"]) -> dict[int, int]:
+    """Pixels per id; ids of 16 bits and less without sorting the pixels."""
+    if mask.size and mask.min() >= 0 and mask.max() < 1 << 16:
+        pixels = np.bincount(mask.ravel())
+        ids = np.flatnonzero(pixels)
+        return dict(zip(ids.tolist(), pixels[ids].tolist(), strict=True))
+    ids, pixels = np.unique(mask, return_counts=True)
+    return dict(zip(ids.tolist(), pixels.tolist(), strict=True))
+
+
+def _is_8_bit(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return picture.mode in ("1", "L", "P")
+
+
+def _too_narrow(path: Path, n_classes: int) -> Problem:
+    return Problem(
+        f"{n_classes} classes do not fit the 8 bits of {path}",
+        "ids above 255 were cut or wrapped round when the masks were written, and 255 is needed "
+        "for ignored pixels",
+        "write the masks again as 16-bit grey PNG",
+    )
+
+
+def _strange(benchmark: Benchmark, strange: dict[int, int]) -> Problem | None:
+    if not strange:
+        return None
+    return strange_ids(benchmark, sorted(strange), where="a mask")
+
+
+def _histogram(benchmark: Benchmark, counts: Counter[int]) -> dict[str, int]:
+    names = benchmark.class_names
+    histogram = dict.fromkeys((*names, "(ignored)"), 0)
+    for raw, n_pixels in counts.items():
+        class_id = benchmark.class_of_raw.get(raw)
+        if class_id is not None:
+            histogram["(ignored)" if class_id == IGNORED else names[class_id]] += n_pixels
+    return histogram
+
+
+def _warnings(benchmark: Benchmark, n_found: int) -> tuple[str, ...]:
+    if not benchmark.n_images or n_found in benchmark.n_images:
+        return ()
+    expected = " or ".join(map(str, benchmark.n_images))
+    return (
+        f"{n_found} images of {benchmark.title}, where {expected} are expected: "
+        "not comparable with published numbers",
+    )
+
+
+def _spread(items: Sequence[MaskItem], n_masks: int | None) -> list[MaskItem]:
+    """At most n_masks of the items, at even distances."""
+    if n_masks is None or len(items) <= n_masks:
+        return list(items)
+    return [items[k * len(items) // n_masks] for k in range(n_masks)]
+
+
+def _problem(error: PaclError) -> Problem:
+    return Problem(error.what, error.why, error.fix)
+
+
+def _failed(
+    name: str, root: Path, n_expected: tuple[int, ...], error: PaclError, *, fix: str
+) -> BenchmarkReport:
+    return BenchmarkReport(
+        name=name,
+        root=str(root),
+        is_there=not isinstance(error, NotThere),
+        n_found=0,
+        n_expected=n_expected,
+        n_masks_read=0,
+        histogram={},
+        strange_ids={},
+        problems=(_problem(error),),
+        warnings=(),
+        download=fix,
+    )

@@ -1,0 +1,70 @@
+"""Images and masks read and prepared while those before them are being worked on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from jaxtyping import Int64
+from numpy import ndarray
+from PIL import Image
+
+from pacl.data.images import open_image
+from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
+from pacl.runtime.stopwatch import Stopwatch
+
+Prepared = TypeVar("Prepared")
+
+N_THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Example(Generic[Prepared]):
+    """A picture, its truth, and what was made of it for the encoder."""
+
+    image: Image.Image
+    mask: Int64[ndarray, "H W"]
+    prepared: Prepared
+    seconds: dict[str, float]
+    """Spent in the thread on "reading" and "preprocessing"."""
+
+
+def iter_read(
+    dataset: MaskDataset,
+    batches: Iterable[Sequence[MaskItem]],
+    prepare: Callable[[Image.Image], Prepared],
+) -> Generator[list[Example[Prepared]], None, None]:
+    """Read batches in order; while one is being used, threads read the next.
+
+    Args:
+        dataset: reads its masks.
+        batches: of its items; two of them are held at once.
+        prepare: what is made of each picture, in the thread too.
+
+    Raises:
+        InputError: an image or a mask cannot be read, when its batch's turn comes.
+    """
+
+    def read(item: MaskItem) -> Example[Prepared]:
+        watch = Stopwatch()
+        with watch.time("reading"):
+            image, mask = open_image(item.image_path), dataset.read_mask(item)
+        with watch.time("preprocessing"):
+            prepared = prepare(image)
+        return Example(image, mask, prepared, watch.seconds)
+
+    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="read") as pool:
+        following: list[Future[Example[Prepared]]] = []
+        try:
+            for batch in batches:
+                current, following = following, [pool.submit(read, item) for item in batch]
+                if current:
+                    yield [future.result() for future in current]
+            if following:
+                yield [future.result() for future in following]
+        finally:
+            for future in following:
+                future.cancel()

@@ -1,0 +1,1 @@
+"""Scoring a model on data sets: one protocol, one runner, one record for every task."""

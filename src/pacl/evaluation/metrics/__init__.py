@@ -1,0 +1,1 @@
+"""Metrics as pure counts: segmentation, classification, coherence, bootstrap intervals."""

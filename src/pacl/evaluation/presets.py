@@ -1,0 +1,264 @@
+"""Evaluation protocols by name: every knob that moves a mIoU, as far as it is known.
+
+A preset is made for one data set, because the published protocols change window, scale and
+background rule from one to the next. What a protocol's authors have not published is named in
+`unknown`; the value there is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from pacl.errors import InputError
+from pacl.inference.config import SegmentConfig
+from pacl.text.templates import IMAGENET80, PAPER7, describe_templates
+
+WITH_BACKGROUND = ("voc21", "context60", "coco-object")
+WITH_BACKGROUND_WORDS = ("voc21", "coco-object")
+WITH_SYNONYMS = ("voc20", "voc21", "coco-object")
+NAMES_NOTE = (
+    'class names are ours: plain words with spaces ("traffic light", "tile ceiling") where the '
+    'authors write "trafficlight", "ceiling-tile"'
+)
+PAMR_NOTE = "PAMR at the size that the encoder sees, there at the original one"
+TCL_TEMPLATES = (*PAPER7, "a photo of many {}.", "a photo of {}s.")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All knobs of one protocol on one data set."""
+
+    name: str
+    benchmark: str
+    short_side_px: int | None
+    """None: the encoder's own size."""
+    window_px: int | None
+    """None: the whole picture at once."""
+    window_stride_px: int | None
+    patch_stride_px: int | None = None
+    """None: the patch size."""
+    templates: tuple[str, ...] = IMAGENET80
+    logit_scale: float | None = 40.0
+    """Of the softmax over names; None: the model's own."""
+    background: Literal["none", "probability", "entropy"] = "none"
+    """Which pixels go to the class "background" besides those where its words win."""
+    background_level: float | None = None
+    """Lowest probability, or highest entropy in nats, that keeps a pixel from it."""
+    background_prompts: Literal["none", "name", "words"] = "none"
+    """What competes as the class "background": nothing, its name, or the data set's words."""
+    use_synonyms: bool = False
+    """Whether classes go by the data set's list of synonyms, their maximum counting."""
+    candidates: Literal["all", "present"] = "all"
+    """Classes that compete in an image: all, or only those in its truth."""
+    pamr_iterations: int | None = None
+    """Of the refinement, in the row that is reported with it; None: the protocol has none."""
+    pamr_dilations: tuple[int, ...] = ()
+    pamr_background_level: float | None = None
+    """As background_level, in the row with PAMR; None: the same."""
+    comparable: bool = True
+    """Whether the result may stand beside published numbers."""
+    unknown: tuple[str, ...] = ()
+    """Fields that the authors have not published; the values here are ours."""
+    notes: tuple[str, ...] = ()
+    """Where we knowingly differ from the authors."""
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of the SHA-256 over all fields: equal only for equal presets."""
+        content = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def segment_config(self, *, batch_size: int = 8) -> SegmentConfig:
+        """The part that the segmenter carries out; text and candidates are in `candidates.py`.
+
+        Args:
+            batch_size: windows encoded together; it does not change the result.
+        """
+        return SegmentConfig(
+            short_side_px=self.short_side_px,
+            window_px=self.window_px,
+            window_stride_px=self.window_stride_px,
+            patch_stride_px=self.patch_stride_px,
+            background=self.background,
+            background_level=self.background_level,
+            logit_scale=self.logit_scale,
+            batch_size=batch_size,
+        )
+
+    def describe(self) -> str:
+        """The protocol in a few lines, to stand above a score."""
+        values = asdict(self) | {"templates": describe_templates(self.templates)}
+        hidden = ("name", "benchmark", "unknown", "notes", "comparable")
+        knobs = [f"{knob} {value}" for knob, value in values.items() if knob not in hidden]
+        lines = [f"{self.name} on {self.benchmark} ({self.digest}): " + ", ".join(knobs)]
+        if not self.comparable:
+            lines.append("NOT COMPARABLE with published numbers of the standard protocol")
+        if self.unknown:
+            lines.append("not published, ours: " + ", ".join(self.unknown))
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def sclip(benchmark: str) -> Preset:
+    """SCLIP (Wang et al. 2024): short side 336, windows 224 every 112, 80 templates, scale 40."""
+    preset = Preset(
+        name="sclip",
+        benchmark=benchmark,
+        comparable=benchmark != "voc21",  # the authors suppress small classes there
+        short_side_px={"cityscapes": 560, "coco-stuff171": 448}.get(benchmark, 336),
+        window_px=224,
+        window_stride_px=112,
+        logit_scale={"voc21": 65.0, "context60": 50.0, "coco-object": 50.0}.get(benchmark, 40.0),
+        use_synonyms=benchmark in WITH_SYNONYMS,
+        notes=(
+            NAMES_NOTE,
+            *(
+                ("classes on 10 % or less of an image's foreground are not suppressed",)
+                if benchmark == "voc21"
+                else ()
+            ),
+            *_words_note(benchmark),
+        ),
+    )
+    return _with_probability_rule(preset, level=0.1)
+
+
+def naclip(benchmark: str) -> Preset:
+    """NACLIP (Hajimiri et al. 2025): as SCLIP, Pascal VOC as whole pictures, PAMR."""
+    is_whole = benchmark in ("voc20", "voc21")
+    preset = Preset(
+        name="naclip",
+        benchmark=benchmark,
+        short_side_px=560 if benchmark == "cityscapes" else 336,
+        window_px=None if is_whole else 224,
+        window_stride_px=None if is_whole else 112,
+        use_synonyms=benchmark in WITH_SYNONYMS,
+        pamr_iterations=10,
+        pamr_dilations=(8, 16),
+        notes=(NAMES_NOTE, *_words_note(benchmark), PAMR_NOTE),
+    )
+    return _with_probability_rule(preset, level=0.1)
+
+
+def tcl(benchmark: str) -> Preset:
+    """TCL (Cha et al. 2023): short side 448, windows 448 every 224, 9 templates, no synonyms."""
+    has_background = benchmark in WITH_BACKGROUND
+    return Preset(
+        name="tcl",
+        benchmark=benchmark,
+        comparable=not has_background,  # the authors' levels are of another score
+        short_side_px=448,
+        window_px=448,
+        window_stride_px=224,
+        templates=TCL_TEMPLATES,
+        logit_scale=None,
+        background="probability" if has_background else "none",
+        background_level=0.5 if has_background else None,
+        pamr_iterations=10,
+        pamr_dilations=(1, 2, 4, 8, 12, 24),
+        pamr_background_level=0.4 if has_background else None,
+        unknown=("logit_scale",),
+        notes=(
+            "images are normalised as the encoder wants, not with ImageNet's mean and deviation",
+            "background levels are of a softmax here, there of a sigmoid per class",
+        ),
+    )
+
+
+def maskclip(benchmark: str) -> Preset:
+    """MaskCLIP (Zhou et al. 2022): only its templates are known for certain."""
+    return Preset(
+        name="maskclip",
+        benchmark=benchmark,
+        comparable=False,
+        short_side_px=336,
+        window_px=224,
+        window_stride_px=112,
+        background_prompts="name" if benchmark in WITH_BACKGROUND else "none",
+        unknown=(
+            "short_side_px",
+            "window_px",
+            "window_stride_px",
+            "logit_scale",
+            "background",
+            "background_prompts",
+        ),
+        notes=('80 of its 85 templates; five, "... in the scene", are left out',),
+    )
+
+
+def paper(benchmark: str) -> Preset:
+    """What is known of PACL's own protocol: 7 templates, patch stride 4, entropy background."""
+    has_background = benchmark in WITH_BACKGROUND
+    return Preset(
+        name="paper",
+        benchmark=benchmark,
+        short_side_px=None,
+        window_px=None,
+        window_stride_px=None,
+        patch_stride_px=4,
+        templates=PAPER7,
+        logit_scale=None,
+        background="entropy" if has_background else "none",
+        background_level=1.5 if has_background else None,
+        comparable=False,
+        unknown=("short_side_px", "window_px", "logit_scale", "background", "candidates"),
+        notes=(
+            "the paper masks pixels of an entropy above 1.5 as background; on which data sets is "
+            "not known, here on those that score a background",
+        ),
+    )
+
+
+def restricted(benchmark: str) -> Preset:
+    """As `paper`, with the candidates limited to the classes in the image's own truth."""
+    return replace(
+        paper(benchmark),
+        name="restricted",
+        candidates="present",
+        notes=("the truth tells which classes compete: far easier than the standard protocol",),
+    )
+
+
+PRESETS: dict[str, Callable[[str], Preset]] = {
+    "sclip": sclip,
+    "tcl": tcl,
+    "naclip": naclip,
+    "maskclip": maskclip,
+    "paper": paper,
+    "restricted": restricted,
+}
+"""The protocols by the name that the command line uses."""
+
+
+def build_preset(name: str, benchmark: str) -> Preset:
+    """The protocol called name, on a data set (of any name; its own rules are for known ones).
+
+    Raises:
+        InputError: there is no such protocol.
+    """
+    if name not in PRESETS:
+        raise InputError(f"no preset called {name!r}", fix=f"choose one of: {', '.join(PRESETS)}")
+    return PRESETS[name](benchmark)
+
+
+def _words_note(benchmark: str) -> tuple[str, ...]:
+    if benchmark != "coco-object":
+        return ()
+    return ("\"bed\" is the class's own word and not the background's too",)
+
+
+def _with_probability_rule(preset: Preset, *, level: float) -> Preset:
+    """Words for the background where the data set has one, and a lowest probability."""
+    if preset.benchmark not in WITH_BACKGROUND:
+        return preset  # a threshold here would take pixels from the classes
+    has_words = preset.benchmark in WITH_BACKGROUND_WORDS
+    return replace(
+        preset,
+        background="probability",
+        background_level=level,
+        background_prompts="words" if has_words else "name",
+    )

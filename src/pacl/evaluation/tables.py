@@ -1,0 +1,182 @@
+"""Our scores beside published ones, each with its source and protocol, as Markdown and CSV.
+
+A set is a column, or a block of lines, only where this folder holds a score of ours for it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pacl.datasets.segmentation import NAMES
+from pacl.evaluation.published import PUBLISHED
+from pacl.runtime.files import write_atomically
+
+MARKDOWN, CSV = "results.md", "results.csv"
+NOT_COMPARABLE = "NOT COMPARABLE"
+_NEEDED = {"benchmark", "comparable", "embedder", "engine", "has_embedder", "method", "protocol",
+           "rows"}  # fmt: skip
+_INTRODUCTION = """\
+# Scores
+
+mIoU in percent. "Measured" rows were computed here by `pacl evaluate`, from the file that each
+names; all others are quoted from their sources, whose protocols differ. Rows marked NOT COMPARABLE
+must not be held against published figures. A dash: not evaluated, or not published.
+"""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the tables: figures of one method, one protocol, one source."""
+
+    method: str
+    backbone: str
+    training: str
+    protocol: str
+    source: str
+    is_ours: bool
+    miou: dict[str, float]
+    """Percent, by data set."""
+    digest: str = ""
+    """Hash of our protocol."""
+
+
+def write_tables(directory: Path) -> list[Path]:
+    """Write results.md and results.csv from all JSON files of scores in a folder.
+
+    Raises:
+        EnvironmentProblem: the folder cannot be written.
+    """
+    contents = sorted(_iter_scores(directory), key=lambda each: str(each[1]["benchmark"]))
+    ours = [row for path, content in contents for row in _our_rows(path, content)]
+    evaluated = _in_order({name for row in ours for name in row.miou})
+    quoted = [
+        _Row(
+            method=row.method,
+            backbone=row.backbone,
+            training=row.training,
+            protocol=row.protocol,
+            source=row.source,
+            is_ours=False,
+            miou={name: row.miou[name] for name in evaluated if name in row.miou},
+        )
+        for row in PUBLISHED
+    ]
+    published = [row for row in quoted if row.miou]
+    paths = [directory / MARKDOWN, directory / CSV]
+    lines = [
+        _as_markdown([*_merge(ours), *published], evaluated),
+        *_notes(each for _, each in contents),
+    ]
+    write_atomically(paths[0], "\n".join(lines).encode())
+    write_atomically(paths[1], _as_csv([*ours, *published], evaluated).encode())
+    return paths
+
+
+def _iter_scores(directory: Path) -> Iterable[tuple[Path, dict[str, Any]]]:
+    for path in sorted(directory.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        if isinstance(content, dict) and content.keys() >= _NEEDED:  # not of another command
+            yield path, content
+
+
+def _our_rows(path: Path, content: dict[str, Any]) -> Iterable[_Row]:
+    marks = [] if content["comparable"] else [NOT_COMPARABLE]
+    marks += [] if content["engine"] == "torch" else [f"engine {content['engine']}"]
+    for name, scores in content["rows"].items():
+        if scores["miou"] is not None:
+            yield _Row(
+                method=content["method"],
+                backbone=content["model"],
+                training=" ".join(filter(None, ["trained embedder", content["embedder"]]))
+                if content["has_embedder"]
+                else "none",
+                protocol="; ".join([content["protocol"]["name"], name, *marks]),
+                source="; ".join([f"measured, {path.name}", *content["warnings"]]),
+                is_ours=True,
+                miou={content["benchmark"]: 100 * scores["miou"]},
+                digest=content["protocol"]["hash"],
+            )
+
+
+def _merge(rows: Sequence[_Row]) -> list[_Row]:
+    """One line for what differs in the data set only; several, where one set has several scores."""
+    alike: dict[tuple[str | int, ...], list[_Row]] = {}
+    n_scores: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        kind = (row.method, row.backbone, row.training, row.protocol)
+        [name] = row.miou
+        alike.setdefault((*kind, n_scores[*kind, name]), []).append(row)
+        n_scores[*kind, name] += 1
+    return [
+        replace(
+            group[0],
+            miou={name: figure for row in group for name, figure in row.miou.items()},
+            source="; ".join(dict.fromkeys(row.source for row in group)),
+        )
+        for group in alike.values()
+    ]
+
+
+def _notes(contents: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """What our protocols leave open and where they knowingly differ from their authors'."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for content in contents:
+        protocol = content["protocol"]
+        name = f"{protocol['name']} on {content['benchmark']}"
+        found[name] = (protocol.get("unknown", []), protocol.get("notes", []))
+    told = {name: parts for name, parts in found.items() if any(parts)}
+    if told:
+        yield "## Protocols\n"
+    for name, (unknown, notes) in told.items():
+        open_points = [f"not published, ours: {', '.join(unknown)}"] if unknown else []
+        yield f"- {name}: {'; '.join([*open_points, *notes])}"
+    if told:
+        yield ""
+
+
+def _in_order(names: set[str]) -> list[str]:
+    return [*(name for name in NAMES if name in names), *sorted(names - set(NAMES))]
+
+
+def _as_markdown(rows: Sequence[_Row], evaluated: Sequence[str]) -> str:
+    header = ["method", "backbone", "training", *evaluated, "protocol", "source"]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for row in rows:
+        figures = [_figure(row.miou.get(name)) for name in evaluated]
+        method = f"**{row.method}**" if row.is_ours else row.method
+        lines.append(
+            _line([method, row.backbone, row.training, *figures, row.protocol, row.source])
+        )
+    return "\n".join([_INTRODUCTION, *lines, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _figure(percent: float | None) -> str:
+    return "–" if percent is None else f"{percent:.2f}".removesuffix("0")
+
+
+def _as_csv(rows: Sequence[_Row], evaluated: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("benchmark", "method", "backbone", "training", "miou_percent", "is_ours",
+                     "protocol", "protocol_hash", "source"))  # fmt: skip
+    for name in evaluated:
+        for row in sorted(rows, key=lambda row: not row.is_ours):
+            if name in row.miou:
+                writer.writerow((name, row.method, row.backbone, row.training,
+                                 round(row.miou[name], 2), row.is_ours, row.protocol,
+                                 row.digest, row.source))  # fmt: skip
+    return text.getvalue()

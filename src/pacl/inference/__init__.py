@@ -1,0 +1,1 @@
+"""Dense inference: windows, upsampling, labelling, refinement."""

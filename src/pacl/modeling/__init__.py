@@ -1,0 +1,1 @@
+"""The method: compatibility function, loss, embedder, and the frozen towers below them."""

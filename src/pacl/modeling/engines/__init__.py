@@ -1,0 +1,174 @@
+"""Engines: who runs the frozen encoder's blocks when pictures are segmented.
+
+Each takes the place of `FrozenClip.encode_patches` and of nothing else: patches are cut, embedded
+and given their positions by torch, so that every engine knows every size and stride, and text
+embeddings, embedder and labelling are the same. How far an engine's labels agree with float32's is
+measured by benchmarks/inference.py; see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pacl.errors import EnvironmentProblem, InputError
+from pacl.modeling.engines.pytorch import PatchTower, cpu_flags
+from pacl.modeling.towers import FrozenClip
+from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.token_kinds import Grid
+from pacl.modeling.towers.walk import embed_images
+
+ENGINES = {
+    "torch": "PyTorch, float32",
+    "torch-bf16": "PyTorch, products in bfloat16",
+    "torch-compiled": "PyTorch, float32, compiled at the first use",
+    "torch-bf16-compiled": "PyTorch, products in bfloat16, compiled at the first use",
+    "onnx": "ONNX Runtime, float32",
+    "openvino": "OpenVINO, float32",
+    "openvino-bf16": "OpenVINO, bfloat16",
+}
+"""The engines by the name that ``--engine`` takes; "auto" picks one of them."""
+
+DEFAULT_ENGINE = "torch"
+
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+Run = Callable[[Tensor, Grid], Tensor]
+"""The first block's input (B, N, E), CLS first, and the patch grid → patch tokens (B, T, E)."""
+
+_log = logging.getLogger(__name__)
+
+
+class DenseEngine:
+    """Gives patch tokens as `FrozenClip.encode_patches` does, its blocks run by one of ENGINES.
+
+    Args:
+        encoder: Holds the weights; never changed.
+        name: A key of ENGINES.
+        build: Makes the function that runs a tower; called once for each kind and layer.
+    """
+
+    def __init__(self, encoder: HfClip, name: str, build: Callable[[PatchTower], Run]) -> None:
+        self.name = name
+        self._encoder = encoder
+        self._build = build
+        self._runs: dict[tuple[str, int], Run] = {}
+
+    @torch.inference_mode()
+    def encode_patches(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        *,
+        kind: str,
+        layer: int,
+        stride_px: int | None,
+    ) -> tuple[Float[Tensor, "B T E"], Grid]:
+        """Encode images to normed patch tokens, float32, and their grid.
+
+        Args:
+            images: As for `FrozenClip.encode_patches`, and so the rest.
+            kind: How the last block that runs mixes patches.
+            layer: Whose output.
+            stride_px: Distance of neighbouring patches; None: the patch size.
+
+        Raises:
+            ValueError: As `FrozenClip.encode_patches`.
+            InputError: This engine does not know that kind.
+        """
+        vision = self._encoder.clip.vision_model
+        if (kind, layer) not in self._runs:
+            tower = PatchTower(vision, kind=kind, layer=layer)
+            self._runs[kind, layer] = self._build(tower)
+        stride_px = stride_px or self._encoder.patch_size_px
+        tokens, grid = embed_images(vision, images, stride_px=stride_px)
+        return self._runs[kind, layer](tokens, grid).float(), grid
+
+
+def build_engine(name: str, encoder: FrozenClip, *, cache_dir: Path | None = None) -> DenseEngine:
+    """Build an engine for a frozen encoder, and say in the log which it is.
+
+    Args:
+        name: A key of ENGINES, or "auto" for what is likely the fastest here.
+        encoder: With its weights in place; they must not change afterwards.
+        cache_dir: For exported graphs; None: pacl/engines in the user's cache.
+
+    Raises:
+        InputError: There is no such engine, or it does not run on the encoder's device.
+        EnvironmentProblem: Its packages are not installed.
+    """
+    if not isinstance(encoder, HfClip):
+        raise InputError(f"engines need a CLIP in Hugging Face format, got {encoder.source}")
+    if name == "auto":
+        name = pick_engine(encoder.device)
+        _log.info("engine: %s (%s), auto's pick", name, ENGINES[name])
+    elif name in ENGINES:
+        _log.debug("engine: %s (%s)", name, ENGINES[name])
+    else:
+        raise InputError(f"no engine {name!r}", fix=f"use auto, {', '.join(ENGINES)}")
+    if name.startswith("torch"):
+        from pacl.modeling.engines import pytorch as tower
+
+        build = tower.run_bfloat16 if "bf16" in name else tower.run_float32
+        is_compiled = name.endswith("compiled")
+        return DenseEngine(encoder, name, partial(build, is_compiled=is_compiled))
+    _require(name, encoder.device)
+    if name == "onnx":
+        from pacl.modeling.engines import onnx
+
+        return DenseEngine(encoder, name, onnx.runner(encoder.fingerprint, cache_dir))
+    from pacl.modeling.engines import openvino
+
+    precision = "bf16" if name == "openvino-bf16" else "f32"
+    return DenseEngine(
+        encoder, name, openvino.runner(encoder.fingerprint, cache_dir, precision=precision)
+    )
+
+
+def pick_engine(device: torch.device) -> str:
+    """The engine that is likely the fastest on a device, of those installed.
+
+    bfloat16 where the machine multiplies it faster than float32: labels then differ at a few
+    pixels. For float32's labels, name an engine.
+    """
+    if device.type == "cuda":
+        return "torch-bf16" if torch.cuda.is_bf16_supported() else "torch"
+    if device.type != "cpu":
+        return "torch"
+    has_openvino = not _missing("openvino")
+    if cpu_flags() & _BF16_FLAGS:
+        return "openvino-bf16" if has_openvino else "torch-bf16"
+    if has_openvino:
+        return "openvino"
+    return "torch" if _missing("onnx") else "onnx"
+
+
+def _require(name: str, device: torch.device) -> None:
+    if device.type != "cpu":
+        raise InputError(
+            f"engine {name} runs on a CPU only, the model is on {device}",
+            fix="--device cpu, or --engine torch",
+        )
+    missing = _missing(name)
+    if missing:
+        extra = name.partition("-")[0]
+        raise EnvironmentProblem(
+            f"engine {name} needs {', '.join(missing)}", fix=f"pip install 'pacl[{extra}]'"
+        )
+
+
+def packages_of(name: str) -> tuple[str, ...]:
+    """What must be installed for an engine; OpenVINO reads graphs in ONNX's format."""
+    if name.startswith("torch"):
+        return ()
+    return "onnx", "onnxscript", "onnxruntime" if name == "onnx" else "openvino"
+
+
+def _missing(name: str) -> list[str]:
+    return [package for package in packages_of(name) if find_spec(package) is None]

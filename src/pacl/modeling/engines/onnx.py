@@ -1,0 +1,117 @@
+"""The tower as a graph in ONNX's format, kept in a cache, and ONNX Runtime to run it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pacl.errors import InputError
+from pacl.modeling.engines.pytorch import PatchTower
+from pacl.modeling.towers.token_kinds import Grid
+from pacl.runtime.files import replacing
+
+GRAPH_VERSION = 1
+"""Raise it with every change of what is exported: cached graphs of other versions are not read."""
+
+_log = logging.getLogger(__name__)
+
+
+def runner(
+    fingerprint: str, cache_dir: Path | None
+) -> Callable[[PatchTower], Callable[[Tensor, Grid], Tensor]]:
+    """What builds ONNX Runtime's run of a tower, for `DenseEngine`.
+
+    Args:
+        fingerprint: Of the encoder's weights.
+        cache_dir: See `export_tower`.
+    """
+
+    def build(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        path = export_tower(tower, fingerprint=fingerprint, cache_dir=cache_dir)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def run(tokens: Tensor, grid: Grid) -> Tensor:
+            return torch.from_numpy(session.run(None, {"tokens": tokens.numpy()})[0])
+
+        return run
+
+    return build
+
+
+def export_tower(tower: PatchTower, *, fingerprint: str, cache_dir: Path | None = None) -> Path:
+    """Write a tower's graph, or find it written: any number of images and tokens.
+
+    Args:
+        tower: Of float32 weights on the CPU.
+        fingerprint: Of the encoder's weights.
+        cache_dir: Where graphs are kept, each about as large as the tower's weights; None:
+            pacl/engines in $XDG_CACHE_HOME or ~/.cache.
+
+    Returns:
+        The graph's file.
+
+    Raises:
+        InputError: The kind of tokens depends on the grid (naclip), which a graph does not get.
+        EnvironmentProblem: The disk is full or cannot be written.
+    """
+    if tower.kind == "naclip":
+        raise InputError(
+            "only torch's engines know naclip tokens", fix="--engine torch, or torch-bf16"
+        )
+    if cache_dir is None:
+        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "pacl", "engines")
+    name = f"{fingerprint}-{tower.kind}{tower.layer}-v{GRAPH_VERSION}.onnx"
+    path = cache_dir.expanduser() / name
+    if not path.exists():
+        _log.info("exporting the encoder's graph to %s, once", path)
+        with replacing(path) as draft:
+            _export(tower, draft)
+    return path
+
+
+class _WithoutGrid(nn.Module):
+    """A tower whose kind of tokens does not depend on the grid."""
+
+    def __init__(self, tower: PatchTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.tower(tokens, (0, 0))  # no kind that is exported looks at it
+
+
+def _export(tower: PatchTower, path: Path) -> None:
+    width = tower.norm.weight.numel()
+    tokens = torch.zeros(2, 5, width)
+    sizes = {0: torch.export.Dim("images"), 1: torch.export.Dim("tokens")}
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)  # it laments the absence of torchvision
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations within the exporter
+            torch.onnx.export(
+                _WithoutGrid(tower).eval(),
+                (tokens,),
+                path,
+                dynamo=True,
+                opset_version=18,
+                input_names=["tokens"],
+                output_names=["patch_tokens"],
+                dynamic_shapes=(sizes,),
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        exporter_log.setLevel(level)

@@ -1,0 +1,346 @@
+"""CLIP checkpoints in Hugging Face format, read with transformers (the only file that imports it).
+
+transformers gives the modules, the configuration and the tokenizer; the walk through them is our
+own (`towers.py`), and so is the reading of weights and preprocessing (`files.py`,
+`preprocess.py`). transformers takes seconds to import, so that waits until a CLIP is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pacl.errors import InputError
+from pacl.modeling.towers import files
+from pacl.modeling.towers.preprocess import Preprocessing
+from pacl.modeling.towers.token_kinds import Grid
+from pacl.modeling.towers.walk import pad_tokens, walk_to_cls, walk_to_end, walk_to_patches
+from pacl.text.labels import Labels
+from pacl.text.templates import fill_templates
+
+TRAINABLE_PARTS = {
+    "vision": ("vision_model", "visual_projection"),
+    "text": ("text_model", "text_projection"),
+}
+TEXTS_AT_ONCE = 512
+
+
+class HfClip(nn.Module):
+    """A CLIP with everything of its checkpoint: both towers, tokenizer, preprocessing. Frozen.
+
+    Build one with `from_pretrained`, or with `from_config` (random weights). No parameter asks
+    for a gradient and `train()` keeps evaluation mode, until `unfreeze` names a tower.
+
+    Args:
+        clip: A transformers `CLIPModel`.
+        tokenizer: The checkpoint's tokenizer.
+        preprocessing: The checkpoint's resizing, crop, mean and deviation.
+        source: The hub id or directory as the user gave it.
+        directory: Where the checkpoint's files lie.
+        fingerprint: Of the weights, where it is known already.
+
+    Attributes:
+        image_size_px: Side of the square images that the checkpoint was trained on.
+        patch_size_px: Side of a patch.
+        width: E, width of the vision tower's tokens.
+        joint_width: D, width of the joint space of images and texts.
+        n_layers: Blocks of the vision tower.
+        context_length: Most tokens of a text, start and end tokens included.
+    """
+
+    def __init__(
+        self,
+        clip: Any,
+        tokenizer: Any,
+        *,
+        preprocessing: Preprocessing,
+        source: str,
+        directory: Path,
+        fingerprint: str = "",
+    ) -> None:
+        super().__init__()
+        self.clip = clip.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.preprocessing = preprocessing
+        self.source = source
+        self._directory = directory
+        self._fingerprint = fingerprint
+        self._trainable: tuple[str, ...] = ()
+        vision, text = clip.config.vision_config, clip.config.text_config
+        self.image_size_px: int = vision.image_size
+        self.patch_size_px: int = vision.patch_size
+        self.width: int = vision.hidden_size
+        self.joint_width: int = clip.config.projection_dim
+        self.n_layers: int = vision.num_hidden_layers
+        self.context_length: int = text.max_position_embeddings
+
+    # ---- building and saving --------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> HfClip:
+        """Load a CLIP by hub id or from a local directory (which never touches the network).
+
+        Raises:
+            InputError: Not a CLIP checkpoint, files missing, truncated or pickled, or weights
+                that do not fit the configuration.
+            EnvironmentProblem: The hub cannot be reached.
+        """
+        directory = files.find_checkpoint(source)
+        with torch.device("meta"):  # no time for random weights that are overwritten at once
+            clip = _build_clip(directory)
+        weights = files.read_weights(directory)
+        clip = clip.to_empty(device="cpu").to(dtype)
+        files.fill_weights(clip, weights, directory)
+        for embeddings in (clip.vision_model.embeddings, clip.text_model.embeddings):
+            ids = embeddings.position_ids  # 0, 1, 2, ...: no checkpoint stores them
+            ids.copy_(torch.arange(ids.shape[-1]))
+        return cls._assemble(clip, source, directory, files.fingerprint(weights)).to(device)
+
+    @classmethod
+    def from_config(cls, config_dir: str | Path) -> HfClip:
+        """Build a CLIP with random weights, to be trained from scratch.
+
+        Args:
+            config_dir: Holds config.json, the tokenizer's files and preprocessor_config.json.
+
+        Torch's global seed decides the weights.
+        """
+        directory = files.find_checkpoint(config_dir)
+        return cls._assemble(_build_clip(directory), config_dir, directory, "")
+
+    @classmethod
+    def _assemble(cls, clip: Any, source: str | Path, directory: Path, fingerprint: str) -> HfClip:
+        return cls(
+            clip,
+            _build_tokenizer(directory),
+            preprocessing=Preprocessing.from_config(files.read_preprocessing(directory)),
+            source=str(source),
+            directory=directory,
+            fingerprint=fingerprint,
+        )
+
+    def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the ordinary Hugging Face format: configuration, tokenizer and all.
+
+        Args:
+            directory: Made where it does not exist; each file is replaced whole or not at all.
+            dtype: Of the stored weights; None: as they are.
+
+        Raises:
+            EnvironmentProblem: The disk is full or cannot be written.
+        """
+        target = Path(directory)
+        files.copy_side_files(self._directory, target)
+        weights = {name: value.to(dtype) for name, value in self.clip.state_dict().items()}
+        files.write_safetensors(weights, target / files.WEIGHTS)
+
+    # ---- facts ----------------------------------------------------------------------------
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this CLIP's weights from any other's."""
+        if self._trainable or not self._fingerprint:
+            return files.fingerprint(self.clip.state_dict())
+        return self._fingerprint
+
+    @property
+    def logit_scale(self) -> float:
+        """The checkpoint's factor between cosine and logit (100 for OpenAI's)."""
+        return self.clip.logit_scale.exp().item()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and images and token ids are wanted."""
+        return self.clip.logit_scale.device
+
+    def set_logit_scale(self, logit_scale: float) -> None:
+        """Set the factor that `save_pretrained` stores; it is trained elsewhere."""
+        self.clip.logit_scale.data.fill_(logit_scale).log_()
+        self._fingerprint = ""
+
+    # ---- what is trained ------------------------------------------------------------------
+
+    def unfreeze(self, parts: Collection[str]) -> None:
+        """Make towers trainable, with their projections; for the CLIP objective only.
+
+        Args:
+            parts: Any of "vision" and "text".
+        """
+        unknown = set(parts) - set(TRAINABLE_PARTS)
+        if unknown:
+            raise ValueError(f"parts may hold {list(TRAINABLE_PARTS)}, got {sorted(unknown)}")
+        self._trainable = tuple(name for part in parts for name in TRAINABLE_PARTS[part])
+        for name in self._trainable:
+            self.clip.get_submodule(name).requires_grad_(True)
+
+    def train(self, mode: bool = True) -> HfClip:
+        """Set training mode on unfrozen towers only; the frozen ones stay in evaluation mode."""
+        super().train(False)
+        for name in self._trainable:
+            self.clip.get_submodule(name).train(mode)
+        return self
+
+    # ---- images ---------------------------------------------------------------------------
+
+    def preprocess(
+        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
+    ) -> Float[Tensor, "3 H W"]:
+        """Turn a picture into a normalised tensor.
+
+        Args:
+            image: PIL, or (H, W, 3) uint8.
+            size_px: (height, width) to resize to exactly; None: the checkpoint's own resizing
+                and centre crop.
+        """
+        return self.preprocessing(image, size_px=size_px)
+
+    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """Normalise uint8 images that already have the wanted size."""
+        return self.preprocessing.normalise(images)
+
+    def encode_patches(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        *,
+        kind: str = "clip",
+        layer: int = -1,
+        norm: bool = True,
+        stride_px: int | None = None,
+    ) -> tuple[Float[Tensor, "B T E"], Grid]:
+        """Encode images to patch tokens, CLS dropped (paper: f̂_v).
+
+        Args:
+            images: Normalised; any height and width from one patch up.
+            kind: How the last block that runs mixes patches, see `token_kinds.py`.
+            layer: Whose output: -1 the last block's, -2 the one's before, ...
+            norm: Whether the tower's final LayerNorm is applied.
+            stride_px: Distance of neighbouring patches; None: the patch size.
+
+        Returns:
+            Patch tokens, row-major, and the grid (rows, columns).
+
+        Raises:
+            ValueError: Unknown kind, no such layer, an image smaller than a patch, or a stride
+                outside 1..patch size.
+        """
+        stride_px = self.patch_size_px if stride_px is None else stride_px
+        vision = self.clip.vision_model
+        return walk_to_patches(
+            vision, images, kind=kind, layer=layer, norm=norm, stride_px=stride_px
+        )
+
+    def project_patches(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
+        """Project normed patch tokens to the joint space with CLIP's own projection."""
+        return self.clip.visual_projection(patch_tokens)
+
+    def encode_images(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        *,
+        keep_patches: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B D"]:
+        """Encode images as CLIP does: the CLS token, normed, projected, at unit length.
+
+        Args:
+            images: Normalised.
+            keep_patches: Share of each image's patches that are kept, drawn at random (FLIP,
+                arXiv 2212.00794); below 1 only in training from scratch.
+            generator: Decides which.
+        """
+        vision = self.clip.vision_model
+        cls = walk_to_cls(vision, images, keep_patches=keep_patches, generator=generator)
+        return F.normalize(self.clip.visual_projection(cls), dim=-1)
+
+    # ---- texts ----------------------------------------------------------------------------
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"], int]:
+        """Turn texts into token ids; one over the context length is cut, its end token kept.
+
+        Returns:
+            Ids, padded on the right to the longest text; the mask of real tokens; how many
+            texts were cut.
+        """
+        rows = self.tokenizer(list(texts), padding=False, truncation=False, verbose=False).input_ids
+        return pad_tokens(
+            rows, context_length=self.context_length, pad_id=self.tokenizer.pad_token_id
+        )
+
+    def encode_tokens(
+        self, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]
+    ) -> Float[Tensor, "C D"]:
+        """Encode token ids as CLIP does: the end token, normed, projected, at unit length.
+
+        Args:
+            ids: As `tokenize` gives them.
+            mask: True for real tokens; the last of each row is the end token.
+        """
+        end = walk_to_end(self.clip.text_model, ids, mask)
+        return F.normalize(self.clip.text_projection(end), dim=-1)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "C D"]:
+        """Encode texts, at least one, to unit embeddings; one that is too long is cut."""
+        embeds = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            ids, mask, _ = self.tokenize(texts[start : start + TEXTS_AT_ONCE])
+            embeds.append(self.encode_tokens(ids.to(self.device), mask.to(self.device)))
+        return torch.cat(embeds)
+
+    def encode_classes(
+        self, labels: Labels, templates: Sequence[str]
+    ) -> tuple[Float[Tensor, "N D"], Int[Tensor, "N"]]:
+        """Encode each name of each class in all templates: normalise, average, normalise.
+
+        Args:
+            labels: Classes, each with one or more names.
+            templates: Such as "a photo of a {}."; see `pacl.text.templates`.
+
+        Returns:
+            One unit embedding per name, and the index of the class that each name stands for.
+        """
+        names = [name for prompts in labels.prompts for name in prompts]
+        class_of_name = [c for c, prompts in enumerate(labels.prompts) for _ in prompts]
+        texts = [text for name in names for text in fill_templates(name, templates)]
+        embeds = self.encode_texts(texts).unflatten(0, (len(names), -1)).mean(dim=1)
+        return F.normalize(embeds, dim=-1), torch.tensor(class_of_name, device=embeds.device)
+
+
+def _build_clip(directory: Path) -> Any:
+    """Build the modules that a checkpoint's config.json describes, with random weights."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CLIPConfig, CLIPModel
+
+    values = files.read_json(directory / files.CONFIG)
+    if values.get("model_type") != "clip":
+        raise InputError(
+            f"{directory} is not a CLIP checkpoint",
+            why=f"its config.json has model_type {values.get('model_type')!r}, wanted 'clip'",
+            fix="give a CLIP with both towers, such as openai/clip-vit-base-patch16",
+        )
+    try:
+        return CLIPModel(CLIPConfig.from_dict(values))
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{directory / files.CONFIG} does not describe a CLIP", why=str(error)
+        ) from None
+
+
+def _build_tokenizer(directory: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    files.require_tokenizer(directory)
+    return CLIPTokenizer.from_pretrained(directory, local_files_only=True)

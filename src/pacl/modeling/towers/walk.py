@@ -1,0 +1,155 @@
+"""The walk through CLIP's two towers, block by block.
+
+Written against the modules of transformers' CLIP (the library itself is not imported here): its
+own forward pass knows one image size, the last layer, the patch size as stride and plain
+attention, and PACL wants the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pacl.modeling.towers.positions import embed_patches, interpolate_positions
+from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid, apply_block
+
+
+def walk_to_patches(
+    vision: Any,
+    images: Float[Tensor, "B 3 H W"],
+    *,
+    kind: str,
+    layer: int,
+    norm: bool,
+    stride_px: int,
+) -> tuple[Float[Tensor, "B T E"], Grid]:
+    """Give the patch tokens after one block of the vision tower, CLS dropped.
+
+    Args:
+        vision: A transformers `CLIPVisionModel`.
+        images: Normalised.
+        kind: How the last block that runs mixes patches, a key of TOKEN_KINDS.
+        layer: Whose output: -1 the last block's, -2 the one's before, ...
+        norm: Whether the tower's final LayerNorm is applied.
+        stride_px: Distance of neighbouring patches.
+
+    Returns:
+        Patch tokens, row-major, and the grid (rows, columns).
+
+    Raises:
+        ValueError: Unknown kind, no such layer, or images or a stride that give no grid.
+    """
+    layers = vision.encoder.layers
+    if kind not in TOKEN_KINDS:
+        raise ValueError(f"kind must be one of {', '.join(TOKEN_KINDS)}, got {kind!r}")
+    if not -len(layers) <= layer <= -1:
+        raise ValueError(f"layer must lie in -{len(layers)}..-1, got {layer}")
+    tokens, grid = embed_images(vision, images, stride_px=stride_px)
+    *earlier, last = layers[: len(layers) + 1 + layer]
+    for block in earlier:
+        tokens = apply_block(block, tokens)
+    patches = TOKEN_KINDS[kind](last, tokens, grid)[:, 1:]
+    return (vision.post_layernorm(patches) if norm else patches), grid
+
+
+def walk_to_cls(
+    vision: Any,
+    images: Float[Tensor, "B 3 H W"],
+    *,
+    keep_patches: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "B E"]:
+    """Give the CLS token after the vision tower's final LayerNorm, before the projection.
+
+    Args:
+        vision: A transformers `CLIPVisionModel`.
+        images: Normalised.
+        keep_patches: Share of patches that are kept, see `drop_patches`.
+        generator: Decides which.
+    """
+    tokens, _ = embed_images(vision, images, stride_px=vision.config.patch_size)
+    if keep_patches < 1:
+        tokens = drop_patches(tokens, keep_patches, generator=generator)
+    *earlier, last = vision.encoder.layers
+    for block in earlier:
+        tokens = apply_block(block, tokens)
+    return vision.post_layernorm(apply_block(last, tokens, n_queries=1)[:, 0])
+
+
+def pad_tokens(
+    rows: Sequence[Sequence[int]], *, context_length: int, pad_id: int
+) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"], int]:
+    """Make one tensor of token ids of several lengths, for `walk_to_end`.
+
+    Args:
+        rows: Token ids, start and end tokens included.
+        context_length: A longer row is cut to this length; its end token is kept.
+        pad_id: Fills the shorter rows on the right.
+
+    Returns:
+        Ids; the mask of real tokens; how many rows were cut.
+    """
+    n_cut = sum(len(row) > context_length for row in rows)
+    cut = [[*row[: min(len(row), context_length) - 1], row[-1]] for row in rows]
+    ids = torch.full((len(cut), max(map(len, cut))), pad_id)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for i, row in enumerate(cut):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = True
+    return ids, mask, n_cut
+
+
+def walk_to_end(
+    text: Any, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]
+) -> Float[Tensor, "C E"]:
+    """Give each text's end token after the text tower's final LayerNorm, before the projection.
+
+    Args:
+        text: A transformers `CLIPTextModel`.
+        ids: Token ids, padded on the right.
+        mask: True for real tokens; the last of each row is the end token.
+
+    Attention is causal, so padding never reaches the end token. Its place is read off the mask
+    and not off the ids: CLIP configurations disagree about the end token's id.
+    """
+    tokens = text.embeddings(input_ids=ids)
+    for block in text.encoder.layers:
+        tokens = apply_block(block, tokens, is_causal=True)
+    rows = torch.arange(len(ids), device=ids.device)
+    return text.final_layer_norm(tokens[rows, mask.sum(dim=1) - 1])
+
+
+def embed_images(
+    vision: Any, images: Float[Tensor, "B 3 H W"], *, stride_px: int
+) -> tuple[Float[Tensor, "B N E"], Grid]:
+    """Give the vision tower's first block its input: CLS and patches, with positions, normed."""
+    embeddings = vision.embeddings
+    kernel, positions = embeddings.patch_embedding.weight, embeddings.position_embedding.weight
+    patches, grid = embed_patches(images.to(kernel.dtype), kernel, stride_px=stride_px)
+    patches = patches + interpolate_positions(
+        positions[1:], grid, patch_px=kernel.shape[-1], stride_px=stride_px
+    )
+    cls = (embeddings.class_embedding + positions[0]).to(patches.dtype)
+    return vision.pre_layrnorm(torch.cat([cls.expand(len(images), 1, -1), patches], dim=1)), grid
+
+
+def drop_patches(
+    tokens: Float[Tensor, "B N E"], keep: float, *, generator: torch.Generator | None = None
+) -> Float[Tensor, "B K E"]:
+    """Keep CLS and a random share of each image's patches (FLIP, arXiv 2212.00794, section 3).
+
+    Args:
+        tokens: CLS first.
+        keep: Share of patches that stay, in (0, 1]; at least one does.
+        generator: Decides which.
+    """
+    n_images, n_patches = len(tokens), tokens.shape[1] - 1
+    device = generator.device if generator is not None else tokens.device
+    order = torch.rand(n_images, n_patches, generator=generator, device=device).argsort(dim=1)
+    kept = order[:, : max(1, round(keep * n_patches))].to(tokens.device) + 1
+    kept = torch.cat([kept.new_zeros(n_images, 1), kept], dim=1)
+    return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))

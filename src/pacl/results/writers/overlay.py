@@ -1,0 +1,139 @@
+"""The label map laid over its picture, with a legend along its lower edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+from PIL import Image, ImageDraw, ImageFont
+
+from pacl.results.writers.palette import class_colours
+
+MIN_TEXT_PX = 8
+LINE_SPACING = 1.4
+_PAPER = (250, 250, 248)
+_INK = (40, 40, 44)
+
+LegendEntry = tuple[str, tuple[int, int, int]]
+"""The words of one entry, and the RGB colour of its swatch."""
+
+
+def draw_overlay(
+    image: Image.Image,
+    label_map: Int[np.ndarray, "H W"],
+    labels: Sequence[str],
+    *,
+    opacity: float = 0.6,
+    legend: bool = True,
+) -> Image.Image:
+    """Picture with every labelled pixel tinted in its class's colour and a line between classes.
+
+    Args:
+        image: of the label map's size.
+        labels: one name per class.
+        label_map: 0 = none (the picture shows through), k = labels[k-1].
+        opacity: 0 = only the picture, 1 = only the colours.
+        legend: write the classes seen, with their share of the picture, along its lower edge.
+
+    Returns: an RGB picture of the image's size.
+    """
+    colours = class_colours(len(labels))
+    tinted = np.asarray(image.convert("RGB"))
+    tint = np.concatenate([np.zeros((1, 3), np.uint8), colours])[label_map]
+    alpha = np.where(label_map > 0, opacity, 0.0)[..., None].astype(np.float32)
+    tinted = tinted * (1 - alpha) + tint * alpha
+    tinted[class_borders(label_map)] *= 0.45
+    picture = Image.fromarray(tinted.round().astype(np.uint8))
+    if not legend:
+        return picture
+    counts = np.bincount(label_map.ravel(), minlength=len(labels) + 1)[1:]
+    seen = [k for k in np.argsort(-counts, kind="stable") if counts[k] > 0]
+    entries: list[LegendEntry] = [
+        (f"{labels[k]}  {_percent(int(counts[k]) / label_map.size)}", tuple(colours[k].tolist()))
+        for k in seen
+    ]
+    return add_legend(picture, entries)
+
+
+def class_borders(label_map: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """True where the pixel to the right or below holds another label."""
+    borders = np.zeros(label_map.shape, dtype=bool)
+    borders[:, :-1] |= label_map[:, :-1] != label_map[:, 1:]
+    borders[:-1] |= label_map[:-1] != label_map[1:]
+    return borders
+
+
+def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+    """Picture with colour swatches and words on a pale strip over its lower edge.
+
+    The strip takes a third of the picture at most: the words shrink down to 8 px, and what then
+    still finds no room is left out, the last entries first.
+    """
+    text_px = int(np.clip(min(picture.size) // 24, 12, 48))
+    lines = _lay_out(entries, picture.size, text_px)
+    while sum(map(len, lines)) < len(entries) and text_px > MIN_TEXT_PX:
+        text_px -= 1
+        lines = _lay_out(entries, picture.size, text_px)
+    return _draw_strip(picture, lines, text_px) if lines else picture.copy()
+
+
+def _lay_out(
+    entries: Sequence[LegendEntry], size_px: tuple[int, int], text_px: int
+) -> list[list[LegendEntry]]:
+    """As many lines of entries as a third of the picture has room for."""
+    width, height = size_px
+    n_lines = (height // 3 - text_px // 2) // round(text_px * LINE_SPACING)
+    return _wrap(entries, _font(text_px), width)[: max(0, n_lines)]
+
+
+def _font(text_px: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(text_px)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow has its own, with FreeType
+    return font
+
+
+def _entry_px(entry: LegendEntry, font: ImageFont.FreeTypeFont) -> int:
+    """Width of a swatch, its words, and the gaps around them."""
+    return round(2.5 * font.size + font.getlength(entry[0]))
+
+
+def _wrap(
+    entries: Sequence[LegendEntry], font: ImageFont.FreeTypeFont, width: int
+) -> list[list[LegendEntry]]:
+    """Entries line by line, without those that are wider than a line."""
+    lines: list[list[LegendEntry]] = []
+    room = 0
+    for entry in entries:
+        entry_px = _entry_px(entry, font)
+        if entry_px > width:
+            continue
+        if entry_px > room:
+            lines.append([])
+            room = width
+        lines[-1].append(entry)
+        room -= entry_px
+    return lines
+
+
+def _draw_strip(picture: Image.Image, lines: list[list[LegendEntry]], text_px: int) -> Image.Image:
+    font, line_px, gap = _font(text_px), round(text_px * LINE_SPACING), text_px // 4
+    strip = Image.new("RGB", (picture.width, len(lines) * line_px + 2 * gap), _PAPER)
+    top_left = (0, picture.height - strip.height)
+    strip = Image.blend(picture.crop((*top_left, *picture.size)), strip, 0.85)
+    pen = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        middle = gap + number * line_px + line_px // 2
+        left = text_px // 2
+        for words, colour in line:
+            box = (left, middle - text_px // 2, left + text_px, middle + text_px // 2)
+            pen.rounded_rectangle(box, radius=max(2, text_px // 5), fill=colour)
+            pen.text((left + 1.5 * text_px, middle), words, fill=_INK, font=font, anchor="lm")
+            left += _entry_px((words, colour), font)
+    picture = picture.copy()
+    picture.paste(strip, top_left)
+    return picture
+
+
+def _percent(share: float) -> str:
+    return "<1%" if share < 0.01 else f"{share:.0%}"

@@ -1,0 +1,63 @@
+"""Label maps as PNG: 8-bit with a palette, or 16-bit grey above 254 classes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from pacl.results.writers.palette import NONE_COLOUR, class_colours
+from pacl.runtime.files import write_atomically
+
+IGNORE_8_BIT = 255
+MAX_CLASSES_8_BIT = 254  # 0 is "none", 255 is kept free for "ignore"
+
+
+def write_label_png(path: Path, label_map: Int[np.ndarray, "H W"], *, n_classes: int) -> None:
+    """Write label_map (0 = none, k = the k-th label) as a PNG of the same size.
+
+    Up to 254 classes the file is an 8-bit palette image, coloured as in the overlay; above that
+    it is 16-bit grey. Either way the stored number is the label.
+    """
+    if n_classes <= MAX_CLASSES_8_BIT:
+        picture = Image.fromarray(label_map.astype(np.uint8))
+        picture.putpalette(_png_palette(n_classes))
+    else:
+        picture = Image.fromarray(label_map.astype(np.uint16))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def read_label_png(path: Path) -> Int[np.ndarray, "H W"]:
+    """The label map of a file that write_label_png wrote."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(np.int32)
+
+
+def write_classes_json(path: Path, labels: Sequence[str]) -> None:
+    """Write what the numbers of a label PNG mean: entry k of "labels" is the number k.
+
+    The layout is the one a folder of masks is read with, so written masks can be evaluated.
+    """
+    ignore = [0, IGNORE_8_BIT] if len(labels) <= MAX_CLASSES_8_BIT else [0]
+    colours = [NONE_COLOUR, *class_colours(len(labels)).tolist()]
+    content = {
+        "labels": ["(none)", *labels],
+        "ignore": ignore,
+        "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours],
+    }
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def _png_palette(n_classes: int) -> bytes:
+    """256 RGB triples: none, the classes, white for what is left (ignore)."""
+    palette = np.full((256, 3), 255, dtype=np.uint8)
+    palette[0] = NONE_COLOUR
+    palette[1 : n_classes + 1] = class_colours(n_classes)
+    return palette.tobytes()

@@ -1,0 +1,1 @@
+"""What any program needs and no part of the method: files, processes, interrupts, diagnosis."""

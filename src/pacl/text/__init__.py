@@ -1,0 +1,1 @@
+"""Words: labels, templates, nouns."""

@@ -1,0 +1,159 @@
+"""What a resumed run needs beside the model, whether it may go on, and its metrics so far."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pacl.errors import InputError
+from pacl.runtime import distributed
+from pacl.runtime.files import recover, write_atomically
+from pacl.training.config import TrainConfig
+
+TENSORS_FILE = "trainer.safetensors"
+INFO_FILE = "trainer.json"
+
+
+def save_trainer_state(
+    directory: Path,
+    parameters: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    info: dict[str, Any],
+) -> None:
+    """Write what a resumed run needs beside the model: weights, optimiser moments, facts.
+
+    Args:
+        directory: Existing directory to write into.
+        parameters: The trained parameters by name; nothing frozen.
+        optimiser: Their optimiser; its state tensors are saved under the parameters' names.
+        info: JSON values (step, config, ...).
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"weight/{name}"] = parameter.detach().contiguous()
+        for key, value in optimiser.state[parameter].items():
+            tensors[f"{key}/{name}"] = value.contiguous()
+    # Bytes through Python, not save_file: a full disk is then an ordinary OSError.
+    data = safetensors.torch.save({name: tensor.cpu() for name, tensor in tensors.items()})
+    (directory / TENSORS_FILE).write_bytes(data)
+    (directory / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def read_trainer_info(directory: Path) -> dict[str, Any]:
+    """The JSON facts of a checkpoint.
+
+    Raises:
+        InputError: The directory holds no trainer state, or a damaged one.
+    """
+    try:
+        return json.loads((directory / INFO_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{directory} is not a checkpoint of a training run",
+            why=f"{INFO_FILE}: {error}",
+            fix="choose another --output, or remove this directory to start over",
+        ) from error
+
+
+def load_trainer_state(
+    directory: Path,
+    parameters: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    """Put saved weights and optimiser moments back, in place.
+
+    Raises:
+        InputError: The file is truncated or belongs to other parameters.
+    """
+    path = directory / TENSORS_FILE
+    try:
+        saved = safetensors.torch.load_file(path)
+        for name, parameter in parameters.items():
+            with torch.no_grad():
+                parameter.copy_(saved.pop(f"weight/{name}"))
+            state = {key: saved.pop(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            moved = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
+            optimiser.state[parameter] = moved
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{path} cannot be resumed from",
+            why=f"damaged, or of another model: {error}",
+            fix=f"remove {directory} to start over",
+        ) from error
+    if saved:
+        raise InputError(
+            f"{path} cannot be resumed from",
+            why=f"it holds parameters that this run does not train: {', '.join(sorted(saved)[:3])}",
+            fix=f"remove {directory} to start over",
+        )
+
+
+def cut_metrics(path: Path, n_steps: int) -> None:
+    """Drop the lines of a metrics.jsonl that are beyond ``n_steps``, or were cut by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            is_kept = json.loads(line)["step"] <= n_steps
+        except ValueError:
+            is_kept = False
+        if is_kept:
+            kept.append(line + "\n")
+    write_atomically(path, "".join(kept).encode())
+
+
+def find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """Facts of the checkpoint that a run goes on from; None where there is none.
+
+    Raises:
+        InputError: It is of a run with other settings, damaged, or not the same for all processes.
+    """
+    if distributed.rank() == 0:
+        recover(last_dir)
+    distributed.wait_for_all()
+    saved = _read_resumable(last_dir, config)
+    found = distributed.gather_values(None if saved is None else saved["step"])
+    if len(set(found)) > 1:
+        raise InputError(
+            f"the processes do not see the same {last_dir}",
+            why=f"steps in their checkpoints: {', '.join(map(str, found))}",
+            fix="give an --output that all machines share",
+        )
+    return saved
+
+
+def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
+    if not last_dir.exists():
+        return None
+    saved = read_trainer_info(last_dir)
+    mine, theirs = config.to_json(), saved["config"]
+    names = config.differing_fields(theirs)
+    if names:
+        lines = [f"{name}: {theirs.get(name, 'unset')} there, {mine[name]} here" for name in names]
+        raise InputError(
+            f"{last_dir.parent} holds a run with other settings",
+            why="\n".join(lines),
+            fix="choose another --output, or repeat the first command to resume that run",
+        )
+    return saved
+
+
+def check_same_data(saved: dict[str, Any], fingerprint: str, last_dir: Path) -> None:
+    """Refuse to go on with other images or captions.
+
+    Raises:
+        InputError: The data's fingerprint is not that of the checkpoint.
+    """
+    if saved["data"] != fingerprint:
+        raise InputError(
+            f"{last_dir.parent} was trained on other data",
+            why="the images or captions have changed since its checkpoint",
+            fix="choose another --output",
+        )

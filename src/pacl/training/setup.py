@@ -1,0 +1,314 @@
+"""From a training config to what the loop needs: data read, model built, objective chosen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pacl.data.pairs import Pairs, read_pairs
+from pacl.errors import InputError
+from pacl.modeling.embedder import VisionEmbedder
+from pacl.modeling.names import find_source
+from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers.hf import TEXTS_AT_ONCE, HfClip
+from pacl.runtime import distributed
+from pacl.text.nouns import extract_nouns
+from pacl.text.templates import TEMPLATES
+from pacl.training.batches import (
+    TextTable,
+    count_steps_per_epoch,
+    number_texts,
+    sample_rows,
+    texts_of_run,
+    torch_stream,
+)
+from pacl.training.config import TrainConfig
+from pacl.training.images import PictureSource
+from pacl.training.objectives import (
+    Objective,
+    RowsOfStep,
+    build_clip_objective,
+    build_pacl_objective,
+)
+from pacl.training.token_cache import TokenCache, build_token_cache
+
+OnEncoded = Callable[[str, int, int], None]
+"""Called with ("images" or "texts", how many are encoded, how many there are)."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's fixed parts."""
+
+    objective: Objective
+    table: TextTable
+    n_images: int
+    batch_size: int
+    n_steps: int
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]
+    data_fingerprint: str
+    notes: tuple[str, ...]
+    close: Callable[[], None]
+
+
+def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
+    """Read the pairs, build the model, its image source and the objective.
+
+    Args:
+        config: Resolved.
+        on_encoded: Called while what stays frozen is encoded, before the first step.
+
+    Raises:
+        InputError: Bad data, a model that cannot be loaded, or more processes than there are GPUs
+            here or images in a batch.
+    """
+    n_processes = distributed.world_size()
+    if n_processes > 1 and config.objective == "clip":
+        raise InputError(
+            "the clip objective trains on one process",
+            fix="pacl train without a launcher; --objective pacl takes any number",
+        )
+    device = _find_device(config.device)
+    is_bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    # No cache of rounded weights: a chunk that is embedded again must do just what it did before.
+    autocast = partial(
+        torch.autocast, device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False
+    )
+    pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
+    _check_shares(min(config.batch_size, len(pairs)))
+    encoder = _build_encoder(config).to(device)
+    if n_processes > 1:
+        found = fingerprint_data(pairs.image_paths, pairs.captions)
+        _check_same_everywhere(f"data {found}, CLIP {encoder.fingerprint}")
+    if not -encoder.n_layers <= config.token_layer <= -1:
+        raise InputError(
+            f"token layer {config.token_layer}: this vision encoder has {encoder.n_layers} blocks",
+            fix=f"--token-layer from -1 (the last) to -{encoder.n_layers} (the first)",
+        )
+    with autocast():
+        images = _open_images(config, encoder, pairs.image_paths, on_encoded)
+    paths = [pairs.image_paths[row] for row in images.readable]
+    captions = [pairs.captions[row] for row in images.readable]
+    if len(paths) < 2:
+        raise InputError(
+            "training contrasts images with each other and needs at least 2 images",
+            why=pairs.report.summary(),
+        )
+    data = fingerprint_data(paths, captions)
+    _check_same_everywhere(f"readable data {data}")
+    batch_size = min(config.batch_size, len(paths))
+    _check_shares(batch_size)
+    table = number_texts(
+        captions,
+        templates=TEMPLATES[config.templates],
+        extract_nouns=extract_nouns if config.noun_weight else None,
+    )
+
+    def rows_of_step(step: int) -> np.ndarray:
+        return images.readable[sample_rows(len(paths), batch_size, seed=config.seed, step=step)]
+
+    n_steps = config.steps or config.epochs * count_steps_per_epoch(len(paths), batch_size)
+    used_texts = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
+    with autocast():
+        objective = _build_objective(
+            config, encoder, images, table.texts, used_texts, rows_of_step, on_encoded
+        )
+    return Setup(
+        objective=objective,
+        table=table,
+        n_images=len(paths),
+        batch_size=batch_size,
+        n_steps=n_steps,
+        device=device,
+        autocast=autocast,
+        data_fingerprint=data,
+        notes=(
+            *_iter_notes(config, pairs, images, batch_size),
+            *_cut_note(encoder, [table.texts[k] for k in used_texts]),
+        ),
+        close=images.close if isinstance(images, PictureSource) else lambda: None,
+    )
+
+
+def _check_shares(batch_size: int) -> None:
+    n_processes = distributed.world_size()
+    if batch_size < n_processes:
+        raise InputError(
+            f"{n_processes} processes share batches of {batch_size} images",
+            why="each needs at least one",
+            fix="fewer processes, or a larger --batch-size",
+        )
+
+
+def _check_same_everywhere(fingerprint: str) -> None:
+    """Refuse to train on what looks different to another process."""
+    found = distributed.gather_values(fingerprint)
+    if len(set(found)) > 1:
+        raise InputError(
+            "the processes do not see the same data and CLIP",
+            why="\n".join(f"process {number}: {value}" for number, value in enumerate(found)),
+            fix="give --data and --model that are the same on all machines",
+        )
+
+
+def _build_encoder(config: TrainConfig) -> HfClip:
+    """Load the CLIP; for the clip objective, start from random weights where it has none."""
+    source = find_source(config.model)
+    has_weights = not Path(source).is_dir() or any(Path(source).glob("model*.safetensors*"))
+    if config.objective == "pacl" or has_weights:
+        encoder = HfClip.from_pretrained(source)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            encoder = HfClip.from_config(source)
+    encoder.source = config.model  # the name the checkpoint will hold, not where it was found
+    return encoder
+
+
+def _open_images(
+    config: TrainConfig,
+    encoder: HfClip,
+    paths: Sequence[Path],
+    on_encoded: OnEncoded | None,
+) -> TokenCache | PictureSource:
+    size_px = config.image_size
+    if config.objective == "pacl" and config.cache != "none":
+        return build_token_cache(
+            encoder,
+            paths,
+            directory=config.output / "tokens" if config.cache == "disk" else None,
+            device=encoder.device,
+            size_px=None if size_px is None else (size_px, size_px),
+            kind=config.token_kind,
+            layer=config.token_layer,
+            workers=config.workers,
+            on_progress=on_encoded and partial(on_encoded, "images"),
+        )
+    return PictureSource(
+        paths,
+        size_px=size_px or encoder.image_size_px,
+        is_cropped=size_px is None,
+        workers=config.workers,
+        memory_gb=config.cache_images_gb,
+    )
+
+
+def _build_objective(
+    config: TrainConfig,
+    encoder: HfClip,
+    images: TokenCache | PictureSource,
+    texts: Sequence[str],
+    used_texts: np.ndarray,
+    rows_of_step: RowsOfStep,
+    on_encoded: OnEncoded | None,
+) -> Objective:
+    on_texts = on_encoded and partial(on_encoded, "texts")
+    if config.objective == "clip":
+        assert isinstance(images, PictureSource)
+        return build_clip_objective(
+            encoder,
+            images,
+            texts,
+            used_texts=used_texts,
+            parts=config.trainable_parts(),
+            rows_of_step=rows_of_step,
+            seed=config.seed,
+            augment=config.augment,
+            keep_patches=config.keep_patches,
+            on_texts=on_texts,
+        )
+    model = Pacl(
+        encoder=encoder,
+        embedder=_build_embedder(config, encoder),
+        patch_temperature=config.patch_temperature,
+        token_kind=config.token_kind,
+        token_layer=config.token_layer,
+    )
+    return build_pacl_objective(
+        model,
+        images,
+        texts,
+        used_texts=used_texts,
+        rows_of_step=rows_of_step,
+        seed=config.seed,
+        augment=config.augment,
+        on_texts=on_texts,
+    )
+
+
+def _build_embedder(config: TrainConfig, encoder: HfClip) -> VisionEmbedder:
+    embedder = VisionEmbedder(encoder.width, encoder.joint_width)
+    generator = torch_stream(config.seed, "embedder", 0)
+    if config.init == "random":
+        embedder.init_random(generator=generator)
+    else:
+        unit_vectors = torch.eye(encoder.width, device=encoder.device)[None]
+        with torch.autocast(encoder.device.type, enabled=False):  # the very weights, not rounded
+            projection = encoder.project_patches(unit_vectors)[0].T
+        embedder.init_clip(projection.cpu(), generator=generator)
+    return embedder.to(encoder.device)
+
+
+def _iter_notes(
+    config: TrainConfig, pairs: Pairs, images: TokenCache | PictureSource, batch_size: int
+) -> Iterator[str]:
+    yield pairs.report.summary()
+    if images.unreadable:
+        first = next(iter(images.unreadable.values()))
+        yield f"left out {len(images.unreadable):,} unreadable images, such as: {first}"
+    if batch_size < config.batch_size:
+        yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
+
+
+def _cut_note(encoder: HfClip, texts: Sequence[str]) -> Iterator[str]:
+    starts = range(0, len(texts), TEXTS_AT_ONCE)
+    n_cut = sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
+    if n_cut:
+        yield f"cut {n_cut:,} captions to the encoder's {encoder.context_length} tokens"
+
+
+def _find_device(name: str) -> torch.device:
+    """The device of a name; "cuda" is a GPU of its own for each of a machine's processes."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"device: there is no {name!r}", fix="--device cpu, cuda or auto"
+        ) from error
+    if device.type != "cuda" or distributed.world_size() == 1:
+        return device
+    number, n_gpus = distributed.own_gpu(), torch.cuda.device_count()
+    if device.index is not None or n_gpus == 1:  # some launchers show each process its own only
+        number = device.index or 0
+    if number >= n_gpus:
+        raise InputError(
+            f"process {number} finds no GPU of its own: {n_gpus} here",
+            fix=f"torchrun --nproc-per-node {max(1, n_gpus)}, or --device cpu",
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def fingerprint_data(paths: Sequence[Path], captions: Sequence[Sequence[str]]) -> str:
+    """16 hexadecimal digits that change with the file names or captions, not with their folder."""
+    digest = hashlib.sha256()
+    for path, texts in zip(paths, captions, strict=True):
+        digest.update("\0".join([path.name, *texts, ""]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,323 @@
+"""Training on image-caption pairs: one loop for both objectives, resumable to the bit on a CPU.
+
+Every random choice is a function of (seed, step), so a checkpoint is weights, optimiser moments
+and the step number. Running the same command again goes on where the last checkpoint was.
+
+Under a launcher such as torchrun the processes share every batch: each takes some of its images,
+and the step is that of one process with all of them (see distributed.py). The first one writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pacl.errors import PaclError
+from pacl.modeling.compatibility import NotFiniteError
+from pacl.modeling.loss import contrastive_loss_across_ranks
+from pacl.runtime import distributed
+from pacl.runtime.distributed import sum_gradients
+from pacl.runtime.files import disk_problems_named, replace_directory
+from pacl.runtime.interrupts import interrupts_noted
+from pacl.training.batches import count_steps_per_epoch, sample_rows, sample_texts
+from pacl.training.checkpoint import (
+    check_same_data,
+    cut_metrics,
+    find_checkpoint,
+    load_trainer_state,
+    save_trainer_state,
+)
+from pacl.training.config import TrainConfig
+from pacl.training.setup import OnEncoded, Setup, prepare
+
+MAX_LOGIT_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step; given to the ``progress`` callback."""
+
+    step: int
+    """Steps done."""
+    n_steps: int
+    """Steps in all."""
+    loss: float
+    """Of this step."""
+    accuracy: float
+    """In-batch retrieval top-1 of this step, mean of both directions, in [0, 1]."""
+    images_per_s: float
+    """Over the last 20 steps."""
+    eta_s: float
+    """Seconds that remain at that speed."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind."""
+
+    checkpoint_dir: Path
+    """The newest checkpoint, a model directory."""
+    metrics_path: Path
+    """metrics.jsonl."""
+    loss: float
+    """Of the last step; nan where no step was left to do."""
+    steps: int
+    """Steps done, those of earlier runs included."""
+    n_steps: int
+    """Steps in all."""
+    seconds: float
+    """Wall time of this call."""
+    is_stopped: bool
+    """Whether an interrupt ended the run early; the same command goes on."""
+    notes: tuple[str, ...]
+    """What the user should know: skipped rows, a capped batch, ..."""
+
+
+@distributed.lost_processes_named()
+def train(
+    config: TrainConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    on_encoded: OnEncoded | None = None,
+) -> TrainResult:
+    """Train as the config says, or resume the run that is in its output directory.
+
+    Args:
+        config: See `TrainConfig`. The batch size is that of all processes together.
+        progress: Called after every step.
+        on_encoded: Called while images and texts are encoded, before the first step.
+
+    Raises:
+        InputError: Bad data or settings, or an output directory with a run of other settings, or
+            one that not all processes see.
+        EnvironmentProblem: The disk is full; the last checkpoint is kept.
+        PaclError: The loss or a gradient is not finite, or another process has ended; the last
+            checkpoint is kept.
+    """
+    started_s = time.perf_counter()
+    distributed.join()
+    config = config.resolve()
+    last_dir, metrics_path = config.output / "last", config.output / "metrics.jsonl"
+    saved = find_checkpoint(last_dir, config)
+    if saved is not None and saved["step"] == saved["n_steps"]:
+        return _finished_before(saved, last_dir, metrics_path)
+
+    # What stays the same in all steps.
+    setup = prepare(config, on_encoded=on_encoded)
+    objective, batch_size = setup.objective, setup.batch_size
+    share = distributed.own_share(batch_size)
+    numbers = torch.arange(batch_size, device=setup.device)
+    n_steps, steps_per_epoch = setup.n_steps, count_steps_per_epoch(setup.n_images, batch_size)
+    facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
+    first_scale = config.logit_scale_init or objective.logit_scale
+    log_scale = nn.Parameter(torch.tensor(first_scale, device=setup.device).log())
+    parameters = dict(objective.parameters)
+    if config.logit_scale == "learn":
+        parameters["log_logit_scale"] = log_scale
+    optimiser = _build_optimiser(parameters, config)
+
+    # Where an earlier run stopped, and all processes begin.
+    first_step = _take_up(saved, setup, parameters, optimiser, last_dir)
+    is_first = distributed.rank() == 0
+    if is_first:
+        cut_metrics(metrics_path, first_step)
+
+    def save(step: int) -> None:
+        def write(directory: Path) -> None:
+            objective.save(directory, log_scale.exp().item(), facts | {"step": step})
+            save_trainer_state(directory, parameters, optimiser, facts | {"step": step})
+
+        if is_first:
+            replace_directory(last_dir, write)
+        distributed.wait_for_all()
+
+    step, loss_value = first_step, math.nan
+    ends_s = deque([time.perf_counter()], maxlen=21)
+    with closing(setup), interrupts_noted() as is_interrupted:
+        while step < n_steps and not distributed.is_any(is_interrupted()):
+            # The batch: images, a caption of each, and the nouns of those captions. Of several
+            # processes, each scores its share of the images with all texts.
+            rows = sample_rows(setup.n_images, batch_size, seed=config.seed, step=step)
+            texts = sample_texts(setup.table, rows, seed=config.seed, step=step)
+
+            # The loss.
+            with setup.autocast(), _not_finite_named(step=step + 1, last_dir=last_dir):
+                image_side = objective.encode_images(step)
+                text_embeds = objective.encode_texts(texts.ids)
+                compatibility = objective.score(image_side, text_embeds)
+            of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
+            loss_captions = contrastive_loss_across_ranks(
+                of_captions, log_scale.exp(), positives=numbers[share, None] == numbers
+            )
+            loss_nouns = contrastive_loss_across_ranks(
+                of_nouns, log_scale.exp(), positives=texts.positives[share].to(setup.device)
+            )
+            loss = loss_captions + config.noun_weight * loss_nouns
+
+            # The step.
+            lr = config.lr * learning_rate_factor(step, n_steps, config.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            optimiser.zero_grad()
+            loss.backward()
+            sum_gradients(parameters.values())
+            _check_finite(loss, optimiser, step=step + 1, last_dir=last_dir)
+            optimiser.step()
+            with torch.no_grad():
+                log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+            step, loss_value = step + 1, loss.item()
+
+            # The record.
+            ends_s.append(time.perf_counter())
+            images_per_s = batch_size * (len(ends_s) - 1) / (ends_s[-1] - ends_s[0])
+            eta_s = (n_steps - step) * batch_size / images_per_s
+            to_text, to_image = retrieval_accuracy(of_captions, texts.ids[:batch_size], share=share)
+            if is_first and (step % config.log_every == 0 or step == n_steps):
+                line = {
+                    "step": step,
+                    "epoch": step / steps_per_epoch,
+                    "loss": loss_value,
+                    "loss_captions": loss_captions.item(),
+                    "loss_nouns": loss_nouns.item(),
+                    "accuracy_image_to_text": to_text,
+                    "accuracy_text_to_image": to_image,
+                    "lr": lr,
+                    "logit_scale": log_scale.exp().item(),
+                    "images_per_s": images_per_s,
+                    "eta_s": eta_s,
+                }
+                _append_line(metrics_path, line)
+            if step % config.checkpoint_every == 0:
+                save(step)
+            if progress is not None:
+                accuracy = (to_text + to_image) / 2
+                progress(Progress(step, n_steps, loss_value, accuracy, images_per_s, eta_s))
+        if step > first_step and step % config.checkpoint_every != 0:
+            save(step)
+    return TrainResult(
+        checkpoint_dir=last_dir,
+        metrics_path=metrics_path,
+        loss=loss_value,
+        steps=step,
+        n_steps=n_steps,
+        seconds=time.perf_counter() - started_s,
+        is_stopped=step < n_steps,
+        notes=setup.notes,
+    )
+
+
+def _take_up(
+    saved: dict[str, Any] | None,
+    setup: Setup,
+    parameters: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    last_dir: Path,
+) -> int:
+    """Put back what a checkpoint holds, the same for all processes; the steps that were done."""
+    first_step = 0
+    if saved is not None:
+        check_same_data(saved, setup.data_fingerprint, last_dir)
+        load_trainer_state(last_dir, parameters, optimiser)
+        first_step = saved["step"]
+    distributed.take_from_first(parameters.values())
+    return first_step
+
+
+def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) -> TrainResult:
+    return TrainResult(
+        checkpoint_dir=last_dir,
+        metrics_path=metrics_path,
+        loss=math.nan,
+        steps=saved["step"],
+        n_steps=saved["n_steps"],
+        seconds=0.0,
+        is_stopped=False,
+        notes=("this run was finished before; nothing was left to do",),
+    )
+
+
+def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine from 1 to 0 over the other steps (paper, A.2.1)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+
+
+def retrieval_accuracy(
+    compatibility: Float[Tensor, "b B"], caption_ids: np.ndarray, *, share: slice = slice(None)
+) -> tuple[float, float]:
+    """In-batch top-1 from image to caption and from caption to image, in [0, 1].
+
+    Args:
+        compatibility: Row i of the whole batch and column i belong together.
+        caption_ids: Number of each column's caption; an equal caption of another image is right.
+        share: The rows that this process holds.
+    """
+    ids = torch.from_numpy(caption_ids).to(compatibility.device)
+    to_text = ids[compatibility.argmax(dim=1)] == ids[share]
+    best, row = compatibility.max(dim=0)
+    winner = distributed.stack_ranks(best).argmax(dim=0, keepdim=True)
+    found = distributed.stack_ranks(ids[share][row]).gather(0, winner)[0]
+    n_right = distributed.sum_over_ranks(to_text.sum()).item()
+    return n_right / len(ids), (found == ids).float().mean().item()
+
+
+def _build_optimiser(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only, as CLIP does."""
+    matrices = [p for p in parameters.values() if p.ndim >= 2]
+    others = [p for p in parameters.values() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.wd},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def _check_finite(
+    loss: Tensor, optimiser: torch.optim.Optimizer, *, step: int, last_dir: Path
+) -> None:
+    """Stop before a loss or gradient that is no number reaches the weights."""
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    for name, value in (("loss", loss), ("gradient norm", norm)):
+        if not torch.isfinite(value):
+            raise _not_finite(f"the {name} is {value.item()}", step=step, last_dir=last_dir)
+
+
+@contextmanager
+def _not_finite_named(*, step: int, last_dir: Path) -> Iterator[None]:
+    """The same where embeddings are no numbers before there is a loss."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise _not_finite(str(error), step=step, last_dir=last_dir) from error
+
+
+def _not_finite(what: str, *, step: int, last_dir: Path) -> PaclError:
+    if last_dir.exists():
+        why = f"{last_dir} keeps the last checkpoint, from before that step"
+        fix = "try a lower --lr, some --warmup or --precision fp32"
+    else:
+        why = "there is no checkpoint yet"
+        fix = "try --precision fp32 or a lower --lr; at step 1, --model may be damaged"
+    return PaclError(f"{what} at step {step}", why=why, fix=fix)
+
+
+def _append_line(path: Path, line: dict[str, Any]) -> None:
+    with disk_problems_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")

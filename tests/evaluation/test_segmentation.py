@@ -1,0 +1,190 @@
+"""Evaluation of a tiny CLIP under protocols: against brute force, rows, background, resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import references
+from benchmark_copies import copy_voc
+from checkpoints import write_clip
+from pacl.api import Model, load
+from pacl.data.images import open_image
+from pacl.datasets.segmentation import load_benchmark
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.datasets.segmentation.read_ahead import iter_read
+from pacl.errors import InputError
+from pacl.evaluation.predictor import PLAIN, WITH_PAMR, build_predictor
+from pacl.evaluation.presets import build_preset
+from pacl.evaluation.segmentation import evaluate_folder, evaluate_task
+from pacl.evaluation.task import Pamr, Task, build_task, digest_data
+from pacl.inference.config import SegmentConfig
+
+LABELS = "house,boat,snow"
+CONFIG = SegmentConfig(short_side_px=32, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(write_clip(tmp_path_factory.mktemp("checkpoint") / "clip"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderDataset:
+    """Five noisy pictures, patches of three classes, an ignored border."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "street" / name).mkdir(parents=True)
+    for k in range(5):
+        pixels = rng.integers(0, 256, (20, 24 + 2 * k, 3), dtype=np.uint8)
+        mask = rng.integers(0, 3, (5, 6), dtype=np.uint8).repeat(4, 0).repeat(4 + k, 1)
+        mask = mask[:, : 24 + 2 * k]
+        mask[0] = 255
+        Image.fromarray(pixels).save(tmp_path / "street" / "images" / f"{k}.png")
+        Image.fromarray(mask).save(tmp_path / "street" / "masks" / f"{k}.png")
+    return FolderDataset(tmp_path / "street", labels=LABELS)
+
+
+def test_scores_are_those_of_the_segmenter(model: Model, folder: FolderDataset) -> None:
+    images = [open_image(item.image_path) for item in folder]
+    results = [model.segment(image, LABELS, config=CONFIG) for image in images]
+    predictions = [torch.from_numpy(result.label_map.astype(np.int64) - 1) for result in results]
+    targets = [torch.from_numpy(folder.read_mask(item)) for item in folder]
+    expected = references.iou(predictions, targets, 3, [255])
+    report = evaluate_folder(model, folder, config=CONFIG)
+    np.testing.assert_allclose(report.iou, expected, atol=1e-12)
+    assert report.n_images == 5
+    assert report.protocol["short_side_px"] == 32
+    task = build_task("street", folder, preset=None, config=CONFIG)
+    scored = evaluate_task(build_predictor(model, task))
+    assert scored.rows[PLAIN].iou == report.iou
+    own = [np.nanmean(references.iou([p], [t], 3, [255]))
+           for p, t in zip(predictions, targets, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(scored.image_miou, own, atol=1e-12)
+
+
+def test_two_rows_with_pamr(model: Model, folder: FolderDataset) -> None:
+    plain = evaluate_task(
+        build_predictor(model, build_task("a", folder, preset=None, config=CONFIG))
+    )
+    task = build_task("a", folder, preset=None, config=CONFIG, use_pamr=True)
+    both = evaluate_task(build_predictor(model, task))
+    assert list(plain.rows) == [PLAIN]
+    assert list(both.rows) == [PLAIN, WITH_PAMR]
+    assert both.rows[PLAIN].iou == plain.rows[PLAIN].iou
+    assert both.rows[WITH_PAMR].iou != plain.rows[PLAIN].iou
+    idle = replace(task, pamr=Pamr(iterations=0))
+    unrefined = evaluate_task(build_predictor(model, idle)).rows
+    # Upsampled twice in place of once, so only nearly the same.
+    assert unrefined[WITH_PAMR].miou == pytest.approx(unrefined[PLAIN].miou, abs=0.02)
+
+
+def test_presets_bring_their_own_pamr(folder: FolderDataset) -> None:
+    assert build_task("a", folder, preset=build_preset("sclip", "a")).pamr is None
+    naclip = build_task("a", folder, preset=build_preset("naclip", "a"))
+    assert naclip.pamr == Pamr(10, (8, 16))
+    assert "with PAMR: 10 iterations, dilations 8, 16\n" in naclip.describe()
+    tcl = build_task("voc21", folder, preset=build_preset("tcl", "voc21"))
+    assert tcl.config.background_level == 0.5
+    assert tcl.pamr is not None
+    assert tcl.pamr.background_level == 0.4
+
+
+def predict_voc(model: Model, root: Path, task: Task) -> list[np.ndarray]:
+    predictor = build_predictor(model, task)
+    batches = iter_read(task.dataset, [task.dataset.items], predictor.prepare)
+    return [maps[0] for maps in predictor.predict(next(batches))]
+
+
+def test_restricted_candidates_are_those_in_the_truth(model: Model, tmp_path: Path) -> None:
+    copy_voc(tmp_path)
+    for name in ("voc20", "voc21"):
+        dataset = load_benchmark(name, tmp_path)
+        preset = replace(build_preset("restricted", name), patch_stride_px=None, background="none")
+        task = build_task(name, dataset, preset=preset)
+        assert (task.is_restricted, task.is_comparable) == (True, False)
+        maps = predict_voc(model, tmp_path, task)
+        for found, item in zip(maps, dataset, strict=True):
+            allowed = {*np.unique(dataset.read_mask(item)).tolist(), task.candidates.none_id}
+            assert set(np.unique(found).tolist()) <= allowed
+        assert (maps[2] == task.candidates.none_id).all()  # nothing in its truth is a class
+        free = replace(preset, candidates="all")
+        others = predict_voc(model, tmp_path, build_task(name, dataset, preset=free))
+        assert any(set(np.unique(each)) - {7, 8, 19, 20, 0, -1} for each in others)
+
+
+def test_none_of_the_words_is_the_background_where_it_is_a_class(
+    model: Model, tmp_path: Path
+) -> None:
+    copy_voc(tmp_path)
+    for name, expected in (("voc21", 0), ("voc20", -1)):
+        preset = replace(build_preset("paper", name), patch_stride_px=None, background="entropy",
+                         background_level=0.0)  # fmt: skip
+        dataset = load_benchmark(name, tmp_path)
+        maps = predict_voc(model, tmp_path, build_task(name, dataset, preset=preset))
+        assert all((each == expected).all() for each in maps)
+
+
+class Interrupt(Exception):
+    """Stands for Ctrl-C."""
+
+
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    model: Model, folder: FolderDataset, tmp_path: Path
+) -> None:
+    task = build_task("street", folder, preset=None, config=CONFIG, use_pamr=True)
+    whole = evaluate_task(build_predictor(model, task))
+    state_path = tmp_path / "state.npz"
+
+    def stop(n_done: int, n_images: int, miou: float) -> None:
+        if n_done == 4:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        evaluate_task(
+            build_predictor(model, task), state_path=state_path, save_every_s=0, on_progress=stop
+        )
+    assert state_path.is_file()
+    other = replace(task, config=replace(CONFIG, short_side_px=40))
+    seen = []
+    fresh = evaluate_task(
+        build_predictor(model, other), on_progress=lambda *each: seen.append(each)
+    )
+    assert fresh.n_resumed == 0
+    rest = evaluate_task(
+        build_predictor(model, task),
+        state_path=state_path,
+        on_progress=lambda n_done, *_: seen.append(n_done),
+    )
+    assert (rest.n_resumed, seen[3:]) == (4, [5])
+    assert rest.image_miou == whole.image_miou
+    for name in (PLAIN, WITH_PAMR):
+        assert replace(rest.rows[name], seconds=0) == replace(whole.rows[name], seconds=0)
+    again = evaluate_task(build_predictor(model, task), state_path=state_path)
+    assert (again.n_resumed, again.image_miou) == (5, whole.image_miou)
+
+
+def test_what_a_state_belongs_to(model: Model, folder: FolderDataset) -> None:
+    task = build_task("street", folder, preset=None, config=CONFIG)
+    keys = {task.key("model"), task.key("another model")}
+    keys.add(replace(task, config=replace(CONFIG, logit_scale=3.0)).key("model"))
+    keys.add(replace(task, pamr=Pamr()).key("model"))
+    keys.add(build_task("street", folder, preset=build_preset("sclip", "street")).key("model"))
+    same = replace(task, config=replace(CONFIG, batch_size=7))
+    assert same.key("model") in keys
+    before = digest_data(folder)
+    Image.new("L", (24, 20)).save(folder.items[0].mask_path)
+    assert digest_data(folder) != before
+    keys.add(task.key("model"))
+    assert len(keys) == 6
+
+
+def test_a_stride_that_does_not_fit_is_refused(model: Model, folder: FolderDataset) -> None:
+    config = SegmentConfig(patch_stride_px=99)
+    with pytest.raises(InputError, match="leaves gaps"):
+        build_predictor(model, build_task("a", folder, preset=None, config=config))

@@ -1,0 +1,290 @@
+"""PACL as a whole: frozen encoder, trained embedder, checkpoints, and what load() finds."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints import write_clip
+from pacl.errors import EnvironmentProblem, InputError
+from pacl.modeling import names
+from pacl.modeling.compatibility import patch_compatibility
+from pacl.modeling.embedder import VisionEmbedder
+from pacl.modeling.loss import contrastive_loss
+from pacl.modeling.pacl import Pacl, load
+from pacl.modeling.towers.hf import HfClip
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def pacl(clip_dir: Path) -> Pacl:
+    encoder = HfClip.from_pretrained(clip_dir)
+    embedder = VisionEmbedder(encoder.width, encoder.joint_width, hidden=10)
+    return Pacl(
+        encoder=encoder,
+        embedder=embedder,
+        patch_temperature=0.1,
+        token_kind="sclip",
+        token_layer=-2,
+        logit_scale=33.0,
+        training={"epochs": 3},
+    )
+
+
+@pytest.fixture
+def saved(pacl: Pacl, tmp_path: Path) -> Path:
+    pacl.save_pretrained(tmp_path / "run")
+    return tmp_path / "run"
+
+
+IMAGES = (2, 3, 24, 40)
+
+# ---- what it computes -----------------------------------------------------------------------
+
+
+def test_patch_embeds_are_the_embedded_tokens_on_their_grid(pacl: Pacl) -> None:
+    images = torch.randn(IMAGES)
+    tokens, grid = pacl.encoder.encode_patches(images, kind="sclip", layer=-2)
+    embeds = pacl.patch_embeds(images)
+    assert grid == (3, 5)
+    assert embeds.shape == (2, 3, 5, 16)
+    assert pacl.embedder is not None
+    torch.testing.assert_close(embeds.flatten(1, 2), pacl.embedder(tokens))
+    assert pacl.patch_embeds(images, stride_px=4).shape == (2, 5, 9, 16)
+
+
+def test_clip_start_is_clips_own_dense_baseline(clip_dir: Path) -> None:
+    encoder = HfClip.from_pretrained(clip_dir)
+    embedder = VisionEmbedder(encoder.width, encoder.joint_width)
+    embedder.init_clip(encoder.clip.visual_projection.weight)
+    images = torch.randn(IMAGES)
+    untrained = Pacl(encoder=encoder, embedder=embedder)
+    baseline = Pacl(encoder=encoder, embedder=None, token_kind="clip")
+    torch.testing.assert_close(
+        untrained.patch_embeds(images), baseline.patch_embeds(images), atol=1e-6, rtol=0
+    )
+
+
+def test_cached_half_precision_tokens_are_embedded(pacl: Pacl) -> None:
+    assert pacl.embed_tokens(torch.randn(2, 5, 24).half()).dtype == torch.float32
+
+
+def test_frozen_encoder_trained_embedder(pacl: Pacl) -> None:
+    """After train() and three steps over all parameters the encoder is as it was, to the bit."""
+    before = {name: value.clone() for name, value in pacl.state_dict().items()}
+    pacl.train()
+    assert not any(module.training for module in pacl.get_submodule("encoder").modules())
+    optimiser = torch.optim.AdamW(
+        [p for p in pacl.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.2
+    )
+    texts = pacl.encoder.encode_texts(["a red house", "a boat"])
+    for _ in range(3):
+        embeds = pacl.patch_embeds(torch.randn(IMAGES)).flatten(1, 2)
+        compatibility = patch_compatibility(embeds, texts, patch_temperature=0.1)
+        optimiser.zero_grad()
+        contrastive_loss(compatibility, 10.0).backward()
+        optimiser.step()
+    for name, value in pacl.state_dict().items():
+        if name.startswith("encoder."):
+            assert torch.equal(value, before[name]), name
+        else:
+            assert not torch.equal(value, before[name]), name
+    for name, parameter in pacl.named_parameters():
+        assert (parameter.grad is None) == name.startswith("encoder."), name
+
+
+# ---- checkpoints ----------------------------------------------------------------------------
+
+
+def test_round_trip(pacl: Pacl, saved: Path) -> None:
+    again = Pacl.from_pretrained(saved)
+    images = torch.randn(IMAGES)
+    assert torch.equal(again.patch_embeds(images), pacl.patch_embeds(images))
+    for name in ("patch_temperature", "token_kind", "token_layer", "logit_scale"):
+        assert getattr(again, name) == getattr(pacl, name)
+    assert again.training_facts == {"epochs": 3}
+    assert again.has_embedder
+    assert not again.training
+
+
+def test_checkpoint_holds_only_what_was_trained(pacl: Pacl, saved: Path) -> None:
+    assert {p.name for p in saved.iterdir()} == {"config.json", "embedder.safetensors"}
+    n_parameters = sum(p.numel() for p in pacl.get_submodule("embedder").parameters())
+    assert (saved / "embedder.safetensors").stat().st_size < 4 * n_parameters + 2000
+
+
+def test_checkpoint_keys(saved: Path, pacl: Pacl) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    assert config == {
+        "format": "pacl",
+        "version": 1,
+        "encoder": pacl.encoder.source,
+        "encoder_fingerprint": pacl.encoder.fingerprint,
+        "token_kind": "sclip",
+        "token_layer": -2,
+        "patch_temperature": 0.1,
+        "width": 24,
+        "joint_width": 16,
+        "hidden": 10,
+        "logit_scale": 33.0,
+        "training": {"epochs": 3},
+    }
+
+
+def test_a_baseline_has_nothing_to_save(clip_dir: Path, tmp_path: Path) -> None:
+    baseline = Pacl(encoder=HfClip.from_pretrained(clip_dir), embedder=None)
+    with pytest.raises(ValueError, match="nothing to save"):
+        baseline.save_pretrained(tmp_path)
+
+
+def test_a_full_disk_keeps_the_checkpoint(
+    pacl: Pacl, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert pacl.embedder is not None
+    pacl.embedder.init_random()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(EnvironmentProblem, match="No space left"):
+        pacl.save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def _truncate(path: Path) -> None:
+    data = (path / "embedder.safetensors").read_bytes()
+    (path / "embedder.safetensors").write_bytes(data[:-10])
+
+
+def _pickle(path: Path) -> None:
+    torch.save({}, path / "embedder.safetensors")
+
+
+def _missing(path: Path) -> None:
+    (path / "embedder.safetensors").unlink()
+
+
+def _set(**values: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        config = json.loads((path / "config.json").read_text()) | values
+        (path / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_truncate, "truncated"),
+        (_pickle, "not a safetensors file"),
+        (_missing, "does not exist"),
+        (_set(hidden=11), "do not fit"),
+        (_set(width=25), "maps 25 to 16"),
+        (_set(encoder_fingerprint="0" * 16), "another CLIP"),
+        (_set(version=2), "another version"),
+        (_set(format="other"), "not a PACL checkpoint"),
+    ],
+)
+def test_damaged_checkpoint_is_one_clear_error(
+    saved: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(saved)
+    with pytest.raises(InputError, match=message):
+        Pacl.from_pretrained(saved)
+
+
+def test_another_clip_of_the_same_widths_is_refused(saved: Path, tmp_path: Path) -> None:
+    other = HfClip.from_pretrained(write_clip(tmp_path / "other", seed=1))
+    with pytest.raises(InputError, match="another CLIP"):
+        Pacl.from_pretrained(saved, encoder=other)
+
+
+# ---- load -----------------------------------------------------------------------------------
+
+
+def test_a_clip_alone_is_the_baseline_and_says_so(clip_dir: Path) -> None:
+    model = load(clip_dir, device="cpu")
+    assert not model.has_embedder
+    assert model.token_kind == "maskclip"
+    assert "No trained embedder" in model.describe()
+    assert str(clip_dir) in model.describe()
+    tokens, _ = model.encoder.encode_patches(torch.ones(IMAGES), kind="maskclip")
+    expected = model.encoder.project_patches(tokens)
+    assert torch.equal(model.patch_embeds(torch.ones(IMAGES)).flatten(1, 2), expected)
+
+
+def test_an_embedder_beside_its_clip_is_used(pacl: Pacl, clip_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(clip_dir, tmp_path / "both")
+    pacl.save_pretrained(tmp_path / "both" / "pacl")
+    model = load(tmp_path / "both", device="cpu")
+    assert model.has_embedder
+    assert "trained embedder" in model.describe()
+    assert model.encoder.source == str(tmp_path / "both")
+
+
+def test_a_run_is_found_through_its_newest_checkpoint(pacl: Pacl, tmp_path: Path) -> None:
+    pacl.save_pretrained(tmp_path / "last")
+    assert load(tmp_path, device="cpu").logit_scale == 33.0
+    pacl.logit_scale = 44.0
+    pacl.save_pretrained(tmp_path / "best")
+    assert load(tmp_path, device="cpu").logit_scale == 44.0
+
+
+def test_an_embedder_may_be_named(saved: Path, clip_dir: Path, tmp_path: Path) -> None:
+    assert load(clip_dir, embedder=saved, device="cpu").has_embedder
+    with pytest.raises(InputError, match="has its own embedder"):
+        load(saved, embedder=saved, device="cpu")
+    write_clip(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="another CLIP"):
+        load(tmp_path / "other", embedder=saved, device="cpu")
+
+
+def test_relative_encoders_are_looked_for_here_and_in_the_repository(
+    pacl: Pacl, clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(clip_dir, repository / "models" / "tiny")
+    assert isinstance(pacl.encoder, HfClip)
+    pacl.encoder.source = "models/tiny"
+    pacl.save_pretrained(tmp_path / "run")
+    monkeypatch.setattr(names, "PACKAGE", repository / "src" / "pacl")
+    assert load(tmp_path / "run", device="cpu").encoder.source == "models/tiny"
+    monkeypatch.setattr(names, "PACKAGE", tmp_path / "elsewhere" / "src" / "pacl")
+    monkeypatch.chdir(repository)
+    assert load(tmp_path / "run", device="cpu").has_embedder
+
+
+@pytest.mark.parametrize("place", ["models", "src/pacl/models"])
+def test_storybook_in_a_repository_or_a_wheel(
+    clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(names, "PACKAGE", tmp_path / "src" / "pacl")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="storybook"):
+        load("storybook")
+    shutil.copytree(clip_dir, tmp_path / place / "storybook")
+    assert load("storybook", device="cpu").encoder.source == "storybook"
+
+
+def test_a_run_without_checkpoint_names_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(InputError, match=r"metrics\.jsonl"):
+        load(tmp_path)

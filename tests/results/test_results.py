@@ -1,0 +1,200 @@
+"""Every file a result writes gives back the same mask; pictures hold what they should."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pacl.errors import EnvironmentProblem, InputError
+from pacl.results import Segmentation
+from pacl.results.writers.heatmap import colourise, draw_heatmap
+from pacl.results.writers.overlay import add_legend, class_borders, draw_overlay
+from pacl.results.writers.palette import class_colours
+from pacl.results.writers.png import read_label_png, write_label_png
+from pacl.runtime.files import write_atomically
+
+
+def make_result(n_labels: int = 3, size: tuple[int, int] = (30, 40)) -> Segmentation:
+    rng = np.random.default_rng(n_labels)
+    return Segmentation(
+        image=Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)),
+        labels=tuple(f"label {k}" for k in range(n_labels)),
+        label_map=rng.integers(0, n_labels + 1, size).astype(np.int32),
+        scores=rng.random(size, dtype=np.float32),
+        class_scores=rng.random((n_labels, 3, 4), dtype=np.float32),
+        source="photos/street.jpg",
+    )
+
+
+@pytest.mark.parametrize(("n_labels", "mode"), [(1, "P"), (254, "P"), (255, "I;16"), (300, "I;16")])
+def test_label_png_round_trip(tmp_path: Path, n_labels: int, mode: str) -> None:
+    result = make_result(n_labels)
+    paths = result.save(tmp_path, formats=["png"])
+    assert paths == {"png": tmp_path / "street.png"}
+    with Image.open(paths["png"]) as picture:
+        assert picture.mode == mode
+    assert np.array_equal(read_label_png(paths["png"]), result.label_map)
+    classes = json.loads((tmp_path / "classes.json").read_text("utf-8"))
+    assert [classes["labels"][k] for k in range(1, n_labels + 1)] == list(result.labels)
+    assert classes["ignore"] == ([0, 255] if n_labels <= 254 else [0])
+
+
+def test_label_png_is_coloured_as_the_palette(tmp_path: Path) -> None:
+    label_map = np.array([[0, 1], [2, 2]], dtype=np.int32)
+    write_label_png(tmp_path / "a.png", label_map, n_classes=2)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels[0, 0].tolist() == [0, 0, 0]
+    assert np.array_equal(pixels[[0, 1], [1, 0]], class_colours(2))
+
+
+def test_npz_and_json_round_trip(tmp_path: Path) -> None:
+    result = make_result()
+    paths = result.save(tmp_path / "new" / "folder", formats=["npz", "json"], stem="one")
+    with np.load(paths["npz"]) as arrays:
+        assert np.array_equal(arrays["label_map"], result.label_map)
+        assert np.array_equal(arrays["scores"], result.scores)
+        assert np.array_equal(arrays["class_scores"], result.class_scores)
+        assert tuple(arrays["labels"]) == result.labels
+    summary = json.loads(paths["json"].read_text("utf-8"))
+    assert (summary["width"], summary["height"]) == (40, 30)
+    areas = {entry["label"]: entry["area"] for entry in summary["labels"]}
+    assert areas == result.areas
+    assert sum(areas.values()) + summary["none_area"] == pytest.approx(1)
+
+
+def test_areas_and_scores_of_absent_labels() -> None:
+    result = make_result()
+    result.label_map[:] = 0
+    result.label_map[:15] = 2
+    assert result.areas == {"label 0": 0, "label 1": 0.5, "label 2": 0}
+    entries = result.summary()["labels"]
+    assert isinstance(entries, list)
+    assert [entry["mean_score"] is None for entry in entries] == [True, False, True]
+
+
+def test_saved_overlay_has_the_size_of_the_picture(tmp_path: Path) -> None:
+    result = make_result()
+    path = result.save(tmp_path)["overlay"]
+    with Image.open(path) as picture:
+        shown = np.asarray(picture)
+    assert np.array_equal(shown, np.asarray(result.overlay()))
+    upper = 2 * result.image.height // 3
+    assert np.array_equal(shown[:upper], np.asarray(result.overlay(legend=False))[:upper])
+    assert result.overlay(legend=False).size == result.image.size == result.overlay().size
+
+
+def test_saving_never_overwrites_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "street.png"
+    source.write_bytes(b"a photograph")
+    result = make_result()
+    result = replace(result, source=str(source))
+    with pytest.raises(InputError, match="overwrite"):
+        result.save(tmp_path)
+    assert source.read_bytes() == b"a photograph"
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_unknown_formats_and_labels_are_refused(tmp_path: Path) -> None:
+    result = make_result()
+    with pytest.raises(InputError, match="unknown format 'gif'"):
+        result.save(tmp_path, formats=["png", "gif"])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="no label 'cow'"):
+        result.heatmap("cow")
+
+
+def test_a_failed_write_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(EnvironmentProblem, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EnvironmentProblem, match="cannot write"):
+        write_atomically(tmp_path / "file" / "a.json", b"")
+
+
+def test_colours_are_distinct_and_do_not_depend_on_their_number() -> None:
+    colours = class_colours(254)
+    assert len(np.unique(colours, axis=0)) == 254
+    assert np.array_equal(colours[:7], class_colours(7))
+    distances = np.linalg.norm(colours[:20, None].astype(float) - colours[None, :20], axis=-1)
+    assert distances[np.triu_indices(20, k=1)].min() > 45
+
+
+def test_overlay_tints_labelled_pixels_only() -> None:
+    image = Image.new("RGB", (6, 4), (100, 100, 100))
+    label_map = np.zeros((4, 6), dtype=np.int32)
+    label_map[:, 3:] = 1
+    shown = np.asarray(draw_overlay(image, label_map, ["a"], opacity=1, legend=False))
+    assert (shown[:, :2] == 100).all()
+    assert (shown[:, 3:] == class_colours(1)[0]).all()
+    assert (shown[:, 2] < 100).all()  # the border
+    assert class_borders(label_map).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "n_shown"),
+    [((1, 1), 0), ((20, 300), 0), ((640, 48), 6), ((128, 128), 3), ((640, 480), 9)],
+)
+def test_a_legend_takes_a_third_of_the_picture_at_most(size: tuple[int, int], n_shown: int) -> None:
+    entries = [(f"a rather long label {k}", (200, 10 * k, 0)) for k in range(9)]
+    image = Image.new("RGB", size, (0, 0, 90))
+    pixels = np.asarray(add_legend(image, entries))
+    assert pixels.shape[:2] == size[::-1]
+    assert (pixels[: -(-2 * size[1] // 3)] == (0, 0, 90)).all()
+    seen = [(pixels == colour).all(axis=-1).any() for _, colour in entries]
+    assert sum(seen) == n_shown
+    assert seen == sorted(seen, reverse=True)  # the first entries are the largest classes
+    if n_shown:
+        assert (pixels[-1] > 200).all()  # nothing runs over the edge of the paper
+
+
+def test_an_empty_result_has_an_overlay() -> None:
+    result = make_result()
+    result.label_map[:] = 0
+    assert result.overlay().width == 40
+
+
+def test_colour_map_ends_and_order() -> None:
+    colours = colourise(np.linspace(-0.5, 1.5, 101)[None]).astype(int)[0]
+    assert colours[0].tolist() == [8, 6, 30]
+    assert colours[-1].tolist() == [252, 252, 190]
+    luminance = colours @ [0.299, 0.587, 0.114]
+    assert (np.diff(luminance) >= -1).all()
+
+
+def test_heatmap_is_brightest_where_the_label_is() -> None:
+    result = make_result(size=(60, 80))
+    result.class_scores[1] = 0
+    result.class_scores[1, 0, 0] = 1
+    heat = np.asarray(result.heatmap("label 1")).astype(int).sum(axis=-1)
+    assert heat[:10, :10].mean() > heat[30:, 30:].mean() + 150
+    similarity = result.similarity("label 1")
+    assert similarity.shape == (60, 80)
+    assert similarity[0, 0] == pytest.approx(1)
+    assert (similarity[40:] == 0).all()
+
+
+def test_heatmap_of_a_constant_map_and_a_given_range() -> None:
+    image = Image.new("RGB", (4, 4))
+    assert draw_heatmap(image, np.full((4, 4), 0.3)).size == (4, 4)
+    low = np.asarray(draw_heatmap(image, np.zeros((4, 4)), value_range=(0, 1), opacity=1))
+    assert (low == [8, 6, 30]).all()
