@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pacl.cli.console import DONE, ShowProgress, progress, result, say
+from pacl.cli.console import DONE, ShowProgress, progress, result, say, table
+from pacl.cli.evaluation import Evaluate, given_settings
 from pacl.cli.options import ModelOptions, warn_of_photographs
 from pacl.cli.scored import describe_scored
 from pacl.errors import InputError
-from pacl.evaluation.accuracy_tables import accuracy_table, write_tables
+from pacl.evaluation.accuracy_tables import HEADER, accuracy_rows, write_tables
 from pacl.inference.config import SegmentConfig
 from pacl.runtime.files import read_json_object
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.cli.evaluate import Evaluate
     from pacl.datasets.classification import ClassificationBenchmark, ClassificationData
     from pacl.evaluation.classification import SetProgress
     from pacl.modeling.pacl import Pacl
@@ -56,8 +56,6 @@ def run_if_classification(options: Evaluate) -> int | None:
 
 
 def _refuse_segmenting(name: str, options: Evaluate) -> None:
-    from pacl.cli.evaluation import given_settings
-
     flags = ("all", "preset", "pamr", "baseline", "labels", "profile")
     given = [f"--{flag}" for flag in flags if getattr(options, flag)]
     given += [flag for flag in given_settings(options.segmenting) if flag != "--patch-stride-px"]
@@ -136,8 +134,9 @@ def run_classification_benchmarks(
         content |= _settings(benchmark, data, model.pacl, templates, patch_stride_px)
         path = output / f"{_file_stem(content)}.json"
         contents.append(_score(content, path, benchmark, data, model, batch_size))
-    result(jsons.dumps(contents, indent=1) if json else accuracy_table(contents))
+    result(jsons.dumps(contents, indent=1) if json else table(HEADER, accuracy_rows(contents)))
     write_tables(_read_scores(output), output)
+    say(f"wrote {output / 'classification.md'} and .csv")
     return DONE
 
 

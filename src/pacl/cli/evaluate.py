@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import json as jsons
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from pacl.cli.classification import run_if_classification
 from pacl.cli.console import DONE, SOME_FAILED, duration, result, say, table
-from pacl.cli.evaluation import given_settings, open_all, open_jobs, run_job, write_results
-from pacl.cli.options import ModelOptions
+from pacl.cli.evaluation import (
+    Evaluate,
+    given_settings,
+    open_all,
+    open_jobs,
+    run_job,
+    write_results,
+)
 from pacl.errors import InputError
-from pacl.inference.config import SegmentConfig
 
 if TYPE_CHECKING:
     from pacl.api import Model
-
-_BENCHMARKS = Annotated[
-    tuple[str, ...],
-    tyro.conf.Positional,
-    tyro.conf.arg(metavar="BENCHMARK...", help_behavior_hint="(one or more)"),
-]
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Segment benchmarks' pictures with their class names and compare with their masks."""
-
-    benchmarks: _BENCHMARKS = ()
-    """voc20, voc21, context59, context60, coco-object, coco-stuff171, ade150, cityscapes; a folder
-    of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or a known
-    folder name such as camvid); or storybook: 300 drawn scenes that no training saw. Or sets to
-    classify: imagenet, caltech101, cifar10, food101, pets, ... (docs/benchmarks.md)."""
-
-    all: bool = False
-    """Every segmentation benchmark found under --root."""
-
-    root: Path | None = None
-    """Folder that the benchmarks were unpacked in, in their official layouts."""
-
-    preset: Literal["sclip", "tcl", "naclip", "maskclip", "paper", "restricted"] | None = None
-    """Protocol by name; it decides all segmenting options but the batch size. restricted tells
-    the model which classes are in the image: not comparable with anything published. none: sclip
-    on the benchmarks, the segmenting options on folders and storybook."""
-
-    pamr: bool = False
-    """Add a row with PAMR, also where the preset has none."""
-
-    baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
-    """Score the frozen CLIP with these training-free patch tokens in place of an embedder."""
-
-    templates: Literal["paper7", "imagenet80", "simple"] | None = None
-    """Prompts of the class names of sets to classify; none: each set's own. Presets have theirs."""
-
-    labels: str | None = None
-    """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
-
-    output: Path = Path("runs/evaluate")
-    """Folder for scores (one JSON each), results.md, results.csv and pictures. The same command
-    goes on after an interrupt."""
-
-    profile: bool = False
-    """Say where the time goes."""
-
-    json: bool = False
-    """Print the JSON in place of the table; of several benchmarks, a list."""
-
-    loading: ModelOptions = field(default_factory=ModelOptions)
-
-    segmenting: SegmentConfig = field(default_factory=SegmentConfig)
 
 
 def run_evaluate(options: Evaluate) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json as jsons
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from pacl.cli.console import progress, result, say
-from pacl.cli.options import is_on_storybook
+from pacl.cli.options import ModelOptions, is_on_storybook
 from pacl.cli.scored import MEANINGLESS, open_benchmark
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
@@ -18,7 +20,6 @@ from pacl.runtime.files import read_json_object
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.cli.evaluate import Evaluate
     from pacl.datasets.segmentation.check import BenchmarkReport
     from pacl.datasets.segmentation.masks import MaskDataset
     from pacl.evaluation.presets import Preset
@@ -33,6 +34,61 @@ METHODS = {
     "clearclip": "ClearCLIP",
     "naclip": "NACLIP",
 }
+
+
+_BENCHMARKS = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="BENCHMARK...", help_behavior_hint="(one or more)"),
+]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Segment benchmarks' pictures with their class names and compare with their masks."""
+
+    benchmarks: _BENCHMARKS = ()
+    """voc20, voc21, context59, context60, coco-object, coco-stuff171, ade150, cityscapes; a folder
+    of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or a known
+    folder name such as camvid); or storybook: 300 drawn scenes that no training saw. Or sets to
+    classify: imagenet, caltech101, cifar10, food101, pets, ... (docs/benchmarks.md)."""
+
+    all: bool = False
+    """Every segmentation benchmark found under --root."""
+
+    root: Path | None = None
+    """Folder that the benchmarks were unpacked in, in their official layouts."""
+
+    preset: Literal["sclip", "tcl", "naclip", "maskclip", "paper", "restricted"] | None = None
+    """Protocol by name; it decides all segmenting options but the batch size. restricted tells
+    the model which classes are in the image: not comparable with anything published. none: sclip
+    on the benchmarks, the segmenting options on folders and storybook."""
+
+    pamr: bool = False
+    """Add a row with PAMR, also where the preset has none."""
+
+    baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
+    """Score the frozen CLIP with these training-free patch tokens in place of an embedder."""
+
+    templates: Literal["paper7", "imagenet80", "simple"] | None = None
+    """Prompts of the class names of sets to classify; none: each set's own. Presets have theirs."""
+
+    labels: str | None = None
+    """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
+
+    output: Path = Path("runs/evaluate")
+    """Folder for scores (one JSON each), results.md, results.csv and pictures. The same command
+    goes on after an interrupt."""
+
+    profile: bool = False
+    """Say where the time goes."""
+
+    json: bool = False
+    """Print the JSON in place of the table; of several benchmarks, a list."""
+
+    loading: ModelOptions = field(default_factory=ModelOptions)
+
+    segmenting: SegmentConfig = field(default_factory=SegmentConfig)
 
 
 @dataclass(frozen=True)

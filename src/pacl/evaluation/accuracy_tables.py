@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pacl.cli.console import say, table
+from pacl.runtime.files import write_atomically
 
-_HEADER = ("set", "model", "images", "classes", "score", "top-1", "top-5", "mean per class",
-           "usual", "note")  # fmt: skip
+HEADER = ("set", "model", "images", "classes", "score", "top-1", "top-5", "mean per class",
+          "usual")  # fmt: skip
 _EXPLANATION = """\
 Zero-shot classification, in percent. "usual" is what is usually reported of the set. clip is CLIP's
 own cosine, pacl the compatibility of the patches, fusion their weighted mean; its weight, CLIP's
@@ -19,29 +19,26 @@ share, was chosen on training pictures, or is 0.5 where there were none. Which s
 used is unknown; these are ours."""
 
 
-def accuracy_table(contents: Sequence[dict[str, Any]]) -> str:
-    """Three lines per set: CLIP, PACL, fusion.
+def accuracy_rows(contents: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Three lines per set, as HEADER has them: CLIP, PACL, fusion.
 
     Args:
         contents: What the JSON files of the sets hold.
     """
-    rows = [row[:-1] for content in contents for row in _iter_rows(content)]
-    return table(_HEADER[:-1], rows)
+    return [row[:-1] for content in contents for row in _iter_rows(content)]
 
 
 def write_tables(contents: Sequence[dict[str, Any]], output: Path) -> None:
     """Write the same as classification.csv and .md, with what is odd about the data."""
-    from pacl.runtime.files import write_atomically
-
+    header = (*HEADER, "note")
     rows = [row for content in contents for row in _iter_rows(content)]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerows([_HEADER, *rows])
+    writer.writerows([header, *rows])
     write_atomically(output / "classification.csv", text.getvalue().encode())
-    lines = [_HEADER, ["---"] * len(_HEADER), *rows]
+    lines = [header, ["---"] * len(header), *rows]
     marked = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     write_atomically(output / "classification.md", f"{_EXPLANATION}\n\n{marked}".encode())
-    say(f"wrote {output / 'classification.md'} and .csv")
 
 
 def _iter_rows(content: dict[str, Any]) -> Iterator[list[str]]:
