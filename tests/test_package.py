@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,38 @@ def test_error_survives_a_process_boundary() -> None:
         "why",
         "fix",
     )
+
+
+USER_SCRIPT = """
+from pathlib import Path
+
+import pacl
+
+model = pacl.load("storybook")
+result = model.segment("scene.png", ["grass", "sky"])
+areas: dict[str, float] = result.areas
+written: dict[str, Path] = result.save("out", formats=["png", "json"])
+label: int = result.label_map[0, 0].item()
+for each in model.stream(["a.png", "b.png"], ["grass"]):
+    print(each)
+"""
+
+
+def test_a_users_script_type_checks_under_pyright_strict(tmp_path: Path) -> None:
+    assert files("pacl").joinpath("py.typed").is_file()
+    (tmp_path / "script.py").write_text(USER_SCRIPT)
+    source = Path(pacl.__file__).parents[1]
+    settings = {"typeCheckingMode": "strict", "extraPaths": [str(source)]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    run = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_citation_names_this_version(repository: Path) -> None:
+    citation = (repository / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.M) == [pacl.__version__]
