@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -80,12 +78,8 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """Tells these weights, the frozen CLIP's and the embedder's, from any others."""
-        fingerprint = self.pacl.encoder.fingerprint
-        if self.pacl.embedder is None:
-            return fingerprint
-        trained = safetensors.torch.save(self.pacl.embedder.state_dict())
-        return f"{fingerprint}+{hashlib.sha256(trained).hexdigest()[:16]}"
+        """Identifies everything that decides a score, see `Pacl.fingerprint`."""
+        return self.pacl.fingerprint
 
     def vocabulary(self, labels: LabelsLike) -> Vocabulary:
         """Text embeddings of labels; asked again for the same labels, they are not recomputed."""

@@ -26,6 +26,7 @@ from pacl.cli import COMMANDS, main
 from pacl.cli.console import duration, table
 from pacl.cli.parse import Help, parse_options
 from pacl.errors import EnvironmentProblem
+from pacl.modeling.embedder import VisionEmbedder
 from pacl.training import train
 
 LABELS = "house,boat,snow"
@@ -323,6 +324,35 @@ def test_segment_never_mixes_settings(
     assert main([*line, "--labels", LABELS, "--batch-size", "3"]) == 0
     assert main([*line, "--labels", "car", "--overwrite"]) == 0
     assert json.loads(Path("runs/segment/run.json").read_text())["labels"] == {"car": ["car"]}
+
+
+def test_segment_takes_no_other_models_results_for_its_own(
+    photos: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another embedder or scale is refused; a folder of an earlier pacl is continued."""
+    model = pacl.load(clip, device="cpu").pacl
+    model.embedder = VisionEmbedder(model.encoder.width, model.encoder.joint_width)
+    run = Path("trained")
+    line = ["segment", str(photos), "--model", str(run), "--formats", "png", "--labels", LABELS]
+    model.save_pretrained(run)
+    assert main(line) == 0
+    record = Path("runs/segment/run.json")
+    of_today = json.loads(record.read_text())
+    of_before = {key: value for key, value in of_today.items() if key != "scoring"}
+    record.write_text(json.dumps(of_before))
+    capsys.readouterr()
+    assert main(line) == 0
+    assert "done already: skipped" in capsys.readouterr().err
+    assert json.loads(record.read_text()) == of_today
+    model.logit_scale += 1
+    model.save_pretrained(run)
+    assert main(line) == 2
+    assert "results of other settings: scoring\n" in capsys.readouterr().err
+    model.logit_scale -= 1
+    model.embedder.skip.bias.data[0] += 1e-3
+    model.save_pretrained(run)
+    assert main(line) == 2
+    assert "results of other settings: model\n" in capsys.readouterr().err
 
 
 def test_names_that_would_meet_are_kept_apart(clip: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from checkpoints import write_clip
@@ -107,6 +109,59 @@ def test_frozen_encoder_trained_embedder(pacl: Pacl) -> None:
             assert not torch.equal(value, before[name]), name
     for name, parameter in pacl.named_parameters():
         assert (parameter.grad is None) == name.startswith("encoder."), name
+
+
+# ---- fingerprint ----------------------------------------------------------------------------
+
+
+def _change_weights(part: str) -> Callable[[Pacl], None]:
+    def change(pacl: Pacl) -> None:
+        pacl.encoder.__dict__["_fingerprint"] = (
+            ""  # weights of a file are hashed once, where it is read
+        )
+        pacl.get_parameter(part).data.view(-1)[0] += 1e-3
+
+    return change
+
+
+def _set_on(**values: object) -> Callable[[Pacl], None]:
+    def change(pacl: Pacl) -> None:
+        for name, value in values.items():
+            setattr(pacl, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _change_weights("encoder.clip.vision_model.encoder.layers.1.mlp.fc1.weight"),
+        _change_weights("encoder.clip.text_model.encoder.layers.1.mlp.fc1.weight"),
+        _change_weights("embedder.main_in.weight"),
+        _change_weights("embedder.skip.bias"),
+        _set_on(embedder=None),
+        _set_on(token_kind="clip"),
+        _set_on(token_layer=-1),
+        _set_on(patch_temperature=0.2),
+        _set_on(logit_scale=34.0),
+    ],
+)
+def test_every_part_of_a_model_changes_its_fingerprint(
+    pacl: Pacl, change: Callable[[Pacl], None]
+) -> None:
+    before = pacl.fingerprint
+    assert pacl.fingerprint == before
+    change(pacl)
+    assert pacl.fingerprint != before
+
+
+def test_a_fingerprint_survives_saving_and_starts_with_the_weights(pacl: Pacl, saved: Path) -> None:
+    again = Pacl.from_pretrained(saved)
+    assert again.fingerprint == pacl.fingerprint
+    assert pacl.embedder is not None
+    trained = hashlib.sha256(safetensors.torch.save(pacl.embedder.state_dict())).hexdigest()[:16]
+    assert pacl.weights_fingerprint == f"{pacl.encoder.fingerprint}+{trained}"
+    assert pacl.fingerprint.split()[0] == pacl.weights_fingerprint
 
 
 # ---- checkpoints ----------------------------------------------------------------------------

@@ -117,10 +117,12 @@ def _settings(model: Model, labels: Labels, config: SegmentConfig) -> dict[str, 
     """All that decides a result; the same again may be skipped."""
     sizes = asdict(config)
     del sizes["batch_size"]  # changes the speed only
+    weights, _, scoring = model.fingerprint.partition(" ")
     return {
         "labels": dict(zip(labels.names, labels.prompts, strict=True)),
-        "model": {"is": model.describe(), "weights": model.fingerprint},
+        "model": {"is": model.describe(), "weights": weights},
         "options": sizes,
+        "scoring": scoring,
     }
 
 

@@ -65,6 +65,28 @@ class Pacl(nn.Module):
         return self.embedder is not None
 
     @property
+    def fingerprint(self) -> str:
+        """Identifies everything that decides a score: weights, tokens, temperature and scale.
+
+        The hashes of towers and embedder come first (`weights_fingerprint`), the settings after
+        them in words, so that two fingerprints can be compared by eye.
+        """
+        return (
+            f"{self.weights_fingerprint} {self.token_kind}{self.token_layer} "
+            f"temperature {self.patch_temperature:.6g} scale {self.logit_scale:.6g}"
+        )
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """Identifies the weights alone: both towers', and the embedder's where there is one.
+
+        Results that were written before there was a `fingerprint` carry this one.
+        """
+        if self.embedder is None:
+            return self.encoder.fingerprint
+        return f"{self.encoder.fingerprint}+{files.stored_fingerprint(self.embedder.state_dict())}"
+
+    @property
     def device(self) -> torch.device:
         """Where images are wanted."""
         return self.encoder.device

@@ -39,12 +39,18 @@ class OutputFolder:
     def claim(self, settings: dict[str, Any], *, may_replace: bool) -> None:
         """Note what the results are made with.
 
+        Args:
+            settings: All that decides a result. A folder of an earlier pacl has no "scoring",
+                and the others decide.
+            may_replace: Whether results of other settings may be overwritten.
+
         Raises:
             InputError: The folder holds results made with something else, which must not be
                 taken for these.
         """
         content = json.dumps(settings, indent=1, ensure_ascii=False)
         saved, wanted = read_json_object(self.directory / SETTINGS), json.loads(content)
+        saved.setdefault("scoring", wanted.get("scoring"))
         differing = [key for key in wanted if self._stem_of and saved.get(key) != wanted[key]]
         if differing and not may_replace:
             raise InputError(

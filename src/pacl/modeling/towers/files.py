@@ -165,6 +165,11 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def stored_fingerprint(weights: dict[str, Tensor]) -> str:
+    """Hash the bytes of the safetensors file that these weights make: 16 hexadecimal digits."""
+    return hashlib.sha256(save(weights)).hexdigest()[:16]
+
+
 def copy_side_files(source: Path, target: Path) -> None:
     """Copy configuration, tokenizer and preprocessing, as they are, to another directory."""
     for name in SIDE_FILES:
