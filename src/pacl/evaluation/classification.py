@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +29,7 @@ from pacl.evaluation.metrics.classification import ClassAccuracy
 from pacl.inference.classifier import image_logits
 from pacl.inference.vocabulary import Vocabulary
 from pacl.modeling.pacl import Pacl
+from pacl.runtime.prefetch import prefetch
 
 ROWS = ("clip", "pacl", "fusion")
 N_TO_CHOOSE_ON = 2000
@@ -172,13 +172,8 @@ class _Reader:
 
         size = self.batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        with ThreadPoolExecutor(_N_READERS) as readers:
-            ahead = [readers.submit(read, row) for row in batches[0]] if batches else []
-            for number, batch in enumerate(batches):
-                images = torch.stack([future.result() for future in ahead])
-                following = batches[number + 1] if number + 1 < len(batches) else ()
-                ahead = [readers.submit(read, row) for row in following]
-                yield *self._score(images), torch.from_numpy(split.targets[list(batch)])
+        for batch, images in prefetch(read, batches, workers=_N_READERS):
+            yield *self._score(torch.stack(images)), torch.from_numpy(split.targets[list(batch)])
 
     @torch.inference_mode()
     def _score(self, images: Tensor) -> tuple[Tensor, Tensor]:

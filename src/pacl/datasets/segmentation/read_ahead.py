@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
+from pacl.runtime.prefetch import prefetch
 from pacl.runtime.stopwatch import Stopwatch
 
 Prepared = TypeVar("Prepared")
@@ -56,15 +56,5 @@ def iter_read(
             prepared = prepare(image)
         return Example(image, mask, prepared, watch.seconds)
 
-    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="read") as pool:
-        following: list[Future[Example[Prepared]]] = []
-        try:
-            for batch in batches:
-                current, following = following, [pool.submit(read, item) for item in batch]
-                if current:
-                    yield [future.result() for future in current]
-            if following:
-                yield [future.result() for future in following]
-        finally:
-            for future in following:
-                future.cancel()
+    for _, examples in prefetch(read, batches, workers=N_THREADS):
+        yield examples
