@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from pacl.errors import PaclError
 from pacl.inference.config import SegmentConfig
 from pacl.inference.labelling import label_pixels
-from pacl.inference.segmenter import build_scorer, segment_images
+from pacl.inference.segmenter import Segmenter, build_scorer
 from pacl.modeling.engines import ENGINES, packages_of
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.hf import HfClip
@@ -180,8 +180,7 @@ def photo_bytes(engine: str) -> int:
     names = draw_names(encoder, N_NAMES)
 
     def segment(width: int, height: int) -> None:
-        segment_images(
-            [Image.effect_noise((width, height), 80).convert("RGB")],
+        segmenter = Segmenter(
             build_scorer(model, names),
             encoder=encoder,
             labels=tuple(map(str, range(N_NAMES))),
@@ -189,6 +188,8 @@ def photo_bytes(engine: str) -> int:
             logit_scale=100.0,
             config=SegmentConfig(),
         )
+        image = Image.effect_noise((width, height), 80).convert("RGB")
+        segmenter.segment([segmenter.prepare(image)])
 
     segment(300, 224)
     with PeakMemory(torch.device("cpu")) as peak:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import pacl
 from checkpoints import write_clip
 from pacl import api
 from pacl.api import Model
+from pacl.data.sources import Source
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 from pacl.results import Segmentation
@@ -28,19 +31,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Five pictures of different shapes; the second is broken, the fourth too elongated."""
+    """Five images of different shapes; the second is broken, the fourth too elongated."""
     rng = np.random.default_rng(0)
     for name, size in {"a": (40, 30), "c": (33, 64), "d": (1, 400), "e": (1, 1)}.items():
         pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "b.png").write_bytes(b"not a image")
     return tmp_path
 
 
 LABELS = ["house", "boat", "snow"]
 
 
-def test_segment_gives_labels_at_the_pictures_own_size(model: Model, photos: Path) -> None:
+def test_segment_gives_labels_at_the_images_own_size(model: Model, photos: Path) -> None:
     result = model.segment(photos / "a.png", LABELS)
     assert isinstance(result, pacl.Segmentation)
     assert result.label_map.shape == result.scores.shape == (40, 30)
@@ -111,29 +114,72 @@ def test_stream_equals_one_by_one(model: Model, photos: Path, batch_size: int) -
         np.testing.assert_allclose(result.class_scores, alone.class_scores, atol=1e-5)
 
 
-def test_stream_holds_no_more_than_a_batch(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for k in range(9):
-        Image.new("RGB", (32, 32), (k, 0, 0)).save(tmp_path / f"{k}.png")
+def test_stream_holds_a_batch_and_reads_the_next(model: Model) -> None:
     opened: list[weakref.ref[Image.Image]] = []
     most = 0
-    open_image = api.open_image
 
-    def watched(source: Any) -> Image.Image:
-        nonlocal most
-        image = open_image(source)
+    def read(k: int) -> Image.Image:
+        image = Image.new("RGB", (32, 32), (k, 0, 0))
         opened.append(weakref.ref(image))
-        most = max(most, sum(reference() is not None for reference in opened))
         return image
 
-    monkeypatch.setattr(api, "open_image", watched)
-    n_seen = 0
-    for result in model.stream(tmp_path, LABELS, batch_size=3):
+    sources = [Source(f"frame {k}", partial(read, k)) for k in range(20)]
+    for n_seen, result in enumerate(model.stream(sources, LABELS, batch_size=3), start=1):
         assert isinstance(result, Segmentation)
-        n_seen += 1
+        assert result.source == f"frame {n_seen - 1}"
         del result
-    assert (n_seen, most) == (9, 3)
+        most = max(most, sum(reference() is not None for reference in opened))
+    assert n_seen == 20
+    assert most <= 6
+
+
+def test_stream_tries_again_one_by_one_where_memory_runs_out(
+    model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = model.pacl.patch_embeds
+    sizes = []
+
+    def encode_few(images: Tensor, **options: Any) -> Tensor:
+        sizes.append(len(images))
+        if len(images) > 1 or images.shape[-1] > 48:  # the last is c.png
+            torch.empty(2**55)
+        return encode(images, **options)
+
+    monkeypatch.setattr(model.pacl, "patch_embeds", encode_few)
+    same_size = SegmentConfig(size_px=(32, 32))
+    results = list(model.stream(photos, LABELS, config=same_size))
+    assert [type(each) for each in results] == [Segmentation, Failure, *[Segmentation] * 3]
+    assert sizes == [4, 1, 1, 1, 1]
+    results = list(model.stream(photos, LABELS))
+    assert [type(each) for each in results[:3]] == [Segmentation, Failure, Failure]
+    assert isinstance(results[2], Failure)
+    assert results[2].error.startswith("out of memory: ")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("expected scalar type Float"), IndexError("3")])
+def test_stream_lets_a_defect_surface(
+    model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(model.pacl, "patch_embeds", fail)
+    with pytest.raises(type(error), match=str(error)):
+        list(model.stream(photos, LABELS))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_a_defect(error: Any, is_memory: bool) -> None:
+    assert api._is_out_of_memory(error) == is_memory
 
 
 def test_stream_refuses_at_once(model: Model, photos: Path) -> None:
@@ -147,17 +193,19 @@ def test_stream_refuses_at_once(model: Model, photos: Path) -> None:
 
 def test_words_are_encoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     n_calls = 0
-    encode = api.encode_vocabulary
+    encode = model.pacl.encoder.encode_classes
 
     def counted(*args: Any) -> Any:
         nonlocal n_calls
         n_calls += 1
         return encode(*args)
 
-    monkeypatch.setattr(api, "encode_vocabulary", counted)
+    monkeypatch.setattr(model.pacl.encoder, "encode_classes", counted)
     first = model.vocabulary("tree, car")
     assert model.vocabulary(["tree", "car"]) is first
     assert n_calls == 1
+    assert model.vocabulary("tree, car", templates=["a {}."]) is not first
+    assert n_calls == 2
     assert model.vocabulary({"tree": ["tree", "pine"], "car": "car"}).class_of_name.tolist() == [
         0,
         0,

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pacl.data.images import open_image
-from pacl.data.sources import Picture, find_images, read_picture
-from pacl.errors import InputError, PaclError
+from pacl.data.images import ImageLike, read_image
+from pacl.data.prefetch import prefetch
+from pacl.data.sources import Places, Source, find_sources
+from pacl.errors import InputError
 from pacl.inference.classifier import Classification, class_probabilities
 from pacl.inference.config import SegmentConfig
-from pacl.inference.segmenter import build_scorer, check_config, segment_images
-from pacl.inference.vocabulary import Vocabulary, encode_vocabulary
+from pacl.inference.segmenter import Prepared, Segmenter, build_scorer, check_config
+from pacl.inference.vocabulary import Vocabulary
 from pacl.inference.windows import PatchScorer
 from pacl.modeling import pacl as models
 from pacl.modeling.engines import DEFAULT_ENGINE
+from pacl.modeling.names import STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
@@ -29,6 +35,8 @@ from pacl.text.templates import PAPER7
 
 LabelsLike = str | Path | Labels | Sequence[str] | Mapping[str, str | Sequence[str]]
 """Labels as `parse_labels` reads them: "sky,road", a file, a list, {"class": [names]}."""
+
+_DEFAULTS = SegmentConfig()
 
 
 def load(
@@ -41,18 +49,18 @@ def load(
     """Load a model to segment and classify with.
 
     Args:
-        source: a CLIP's hub id, a local CLIP folder, the folder of a PACL training run, or
+        source: A CLIP's hub id, a local CLIP folder, the folder of a PACL training run, or
             "storybook" for the small model that comes with the package.
-        device: where it runs; None: a GPU if there is one.
-        embedder: folder of a trained embedder to put on a CLIP; None: the one found with source,
+        device: Where it runs; None: a GPU if there is one.
+        embedder: Folder of a trained embedder to put on a CLIP; None: the one found with source,
             or else the training-free baseline.
-        engine: what runs the encoder on pictures: "torch" (float32), "auto" (the fastest here,
+        engine: What runs the encoder on images: "torch" (float32), "auto" (the fastest here,
             perhaps in bfloat16), or another of pacl.modeling.engines.ENGINES.
 
     Raises:
-        InputError: there is no such model or engine, or the model's files are damaged or do not
+        InputError: There is no such model or engine, or the model's files are damaged or do not
             belong together.
-        EnvironmentProblem: the engine's packages are not installed.
+        EnvironmentProblem: The engine's packages are not installed.
     """
     pacl = models.load(source, device=device, embedder=embedder)
     pacl.use_engine(engine)
@@ -63,17 +71,17 @@ class Model:
     """A PACL model and the words last asked for.
 
     Args:
-        pacl: the network, already on its device.
-        templates: the prompts each name is put in; the paper's seven unless told otherwise.
+        pacl: The network, already on its device.
+        templates: The prompts each name is put in; the paper's seven unless told otherwise.
     """
 
     def __init__(self, pacl: Pacl, *, templates: Sequence[str] = PAPER7) -> None:
         self.pacl = pacl.eval()
         self.templates = tuple(templates)
-        self._known: tuple[Labels, Vocabulary] | None = None
+        self._known: tuple[Labels, tuple[str, ...], Vocabulary] | None = None
 
     def describe(self) -> str:
-        """One sentence on what this model is: a trained embedder or a training-free baseline."""
+        """Say in one sentence what this is: a trained embedder or a training-free baseline."""
         return self.pacl.describe()
 
     @property
@@ -81,30 +89,55 @@ class Model:
         """Identifies everything that decides a score, see `Pacl.fingerprint`."""
         return self.pacl.fingerprint
 
-    def vocabulary(self, labels: LabelsLike) -> Vocabulary:
-        """Text embeddings of labels; asked again for the same labels, they are not recomputed."""
-        parsed = parse_labels(labels)
-        if self._known is None or self._known[0] != parsed:
-            self._known = parsed, encode_vocabulary(self.pacl, parsed, self.templates)
-        return self._known[1]
+    def settings(self, labels: Labels, config: SegmentConfig) -> dict[str, Any]:
+        """Return all that decides a segmentation, as a folder of results keeps it."""
+        options = asdict(config)
+        del options["batch_size"]  # changes the speed only
+        weights, _, scoring = self.fingerprint.partition(" ")
+        return {
+            "labels": dict(zip(labels.names, labels.prompts, strict=True)),
+            "model": {"is": self.describe(), "weights": weights},
+            "options": options,
+            "scoring": scoring,
+        }
 
-    def segment(
-        self, image: Picture, labels: LabelsLike, *, config: SegmentConfig | None = None
-    ) -> Segmentation:
-        """Give every pixel of one picture a label (paper, inference).
+    def vocabulary(
+        self, labels: LabelsLike, *, templates: Sequence[str] | None = None
+    ) -> Vocabulary:
+        """Encode labels; asked again for the same ones, it does not compute them again.
 
         Args:
-            image: a file, a PIL image, or an (H, W, 3) uint8 array.
-            labels: the classes to tell apart, in any form parse_labels reads.
-            config: sizes, strides, background rule.
+            labels: In any form `parse_labels` reads.
+            templates: In place of the model's own.
+        """
+        parsed, templates = parse_labels(labels), tuple(templates or self.templates)
+        if self._known is None or self._known[:2] != (parsed, templates):
+            with torch.no_grad():
+                text_embeds, class_of_name = self.pacl.encoder.encode_classes(parsed, templates)
+            vocabulary = Vocabulary(parsed.names, text_embeds, class_of_name)
+            self._known = parsed, templates, vocabulary
+        return self._known[2]
 
-        Returns: labels and scores at the picture's own size.
+    def segment(
+        self, image: ImageLike, labels: LabelsLike, *, config: SegmentConfig | None = None
+    ) -> Segmentation:
+        """Label every pixel of one image (paper, inference).
+
+        Args:
+            image: A file, a PIL image, or an (H, W, 3) uint8 array.
+            labels: The classes to tell apart, in any form `parse_labels` reads.
+            config: Sizes, strides, background rule.
+
+        Returns:
+            Labels and scores at the image's own size.
 
         Raises:
-            InputError: an unreadable picture, empty or repeated labels, sizes that do not fit.
+            InputError: An unreadable image, empty or repeated labels, sizes that do not fit.
         """
+        segmenter = self._segmenter(self.vocabulary(labels), config or _DEFAULTS)
         source = str(image) if isinstance(image, str | Path) else None
-        return self._segment([read_picture(image)], [source], self.vocabulary(labels), config)[0]
+        [result] = segmenter.segment([segmenter.prepare(read_image(image), source)])
+        return result
 
     def segment_batch(
         self,
@@ -113,71 +146,75 @@ class Model:
         *,
         config: SegmentConfig | None = None,
     ) -> list[Segmentation]:
-        """Segment several pictures that are already open, encoded together.
+        """Segment several images that are already open, encoded together.
 
         Args:
-            images: upright RGB.
-            labels: as for segment.
-            config: as for segment.
+            images: Upright RGB.
+            labels: As for `segment`.
+            config: As for `segment`.
 
         Raises:
-            InputError: as for segment.
+            InputError: As for `segment`.
         """
-        return self._segment(images, [None] * len(images), self.vocabulary(labels), config)
+        segmenter = self._segmenter(self.vocabulary(labels), config or _DEFAULTS)
+        return segmenter.segment([segmenter.prepare(image) for image in images])
 
     def scorer(self, vocabulary: Vocabulary, *, patch_stride_px: int | None = None) -> PatchScorer:
-        """The function that scores patches with a vocabulary, see segmenter.build_scorer."""
+        """Return the function that scores patches with a vocabulary, see `build_scorer`."""
         return build_scorer(self.pacl, vocabulary.text_embeds, patch_stride_px=patch_stride_px)
 
     def stream(
         self,
-        sources: str | Path | Sequence[str | Path],
+        sources: Places,
         labels: LabelsLike,
         *,
         config: SegmentConfig | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Segmentation | Failure]:
-        """Segment many pictures one after the other, going on where one fails.
+        """Segment many images one after the other, going on where one fails.
+
+        While a batch is segmented, threads read and resize the images of the next one.
 
         Args:
-            sources: files, folders (their pictures), patterns ("photos/**/*.jpg"), or several.
-            labels: as for segment.
-            config: as for segment.
-            batch_size: pictures read and encoded together, in place of the config's.
+            sources: Files, folders (their images), patterns ("photos/**/*.jpg"), or several.
+            labels: As for `segment`.
+            config: As for `segment`.
+            batch_size: Images read and encoded together, in place of the config's.
 
-        Returns: an iterator over one Segmentation or Failure per picture, in the order named;
-        never more than one batch of them is held.
+        Returns:
+            An iterator over one Segmentation or Failure per image, in the order named. It never
+            holds more than one batch of them and the images of the next.
 
         Raises:
-            InputError: at once, if a source holds no picture, or labels or config are wrong.
+            InputError: At once, if a source holds no image, or labels or config are wrong.
         """
-        config = config or SegmentConfig()
+        config = config or _DEFAULTS
         if batch_size is not None:
             config = replace(config, batch_size=batch_size)
-        check_config(config, patch_px=self.pacl.encoder.patch_size_px)
-        return self._stream(find_images(sources), self.vocabulary(labels), config)
+        segmenter = self._segmenter(self.vocabulary(labels), config)
+        return _stream(segmenter, find_sources(sources), config.batch_size)
 
     def classify(
         self,
-        image: Picture,
+        image: ImageLike,
         labels: LabelsLike,
         *,
         score: str | None = None,
         logit_scale: float | None = None,
         patch_stride_px: int | None = None,
     ) -> Classification:
-        """Say how likely each label is for one picture.
+        """Say how likely each label is for one image.
 
         Args:
-            image: as for segment; resized and cropped as the encoder's checkpoint says.
-            labels: as for segment.
+            image: As for `segment`; resized and cropped as the encoder's checkpoint says.
+            labels: As for `segment`.
             score: "pacl", "clip" or "fusion"; None: "pacl" with a trained embedder, else "clip".
-            logit_scale: factor of the cosines in the softmax; None: the model's own.
-            patch_stride_px: distance between the patches that PACL compares, as in segment's
+            logit_scale: Factor of the cosines in the softmax; None: the model's own.
+            patch_stride_px: Distance between the patches that PACL compares, as in segment's
                 config: smaller is slower and finer. None: the patch size.
 
         Raises:
-            InputError: an unreadable picture, empty or repeated labels, an unknown score, a stride
+            InputError: An unreadable image, empty or repeated labels, an unknown score, a stride
                 that exceeds the patch size.
         """
         if score is None:
@@ -185,7 +222,7 @@ class Model:
         stride = SegmentConfig(patch_stride_px=patch_stride_px)
         check_config(stride, patch_px=self.pacl.encoder.patch_size_px)
         vocabulary = self.vocabulary(labels)
-        images = self.pacl.encoder.preprocess(read_picture(image))[None]
+        images = self.pacl.encoder.preprocess(read_image(image))[None]
         probabilities = class_probabilities(
             self.pacl,
             images,
@@ -199,63 +236,71 @@ class Model:
     def patch_embeds(
         self, images: Float[Tensor, "B 3 H W"], *, stride_px: int | None = None
     ) -> Float[Tensor, "B rows columns D"]:
-        """Patch embeddings in the joint space, not normalised (paper: ê_v(f̂_v(x))).
+        """Embed patches in the joint space, not normalised (paper: ê_v(f̂_v(x))).
 
         Args:
-            images: normalised, as pacl.encoder.preprocess gives them; sides of whole patches.
-            stride_px: distance between patches; None: the patch size.
+            images: Normalised, as pacl.encoder.preprocess returns them; sides of whole patches.
+            stride_px: Distance between patches; None: the patch size.
         """
         return self.pacl.patch_embeds(images.to(self.pacl.device), stride_px=stride_px)
 
-    def _segment(
-        self,
-        images: Sequence[Image.Image],
-        sources: Sequence[str | None],
-        vocabulary: Vocabulary,
-        config: SegmentConfig | None,
-    ) -> list[Segmentation]:
-        config = config or SegmentConfig()
-        return segment_images(
-            images,
+    def _segmenter(self, vocabulary: Vocabulary, config: SegmentConfig) -> Segmenter:
+        return Segmenter(
             build_scorer(self.pacl, vocabulary.text_embeds, patch_stride_px=config.patch_stride_px),
             encoder=self.pacl.encoder,
             labels=vocabulary.labels,
             class_of_name=vocabulary.class_of_name,
             logit_scale=self.pacl.logit_scale,
             config=config,
-            sources=sources,
         )
 
-    def _stream(
-        self, paths: Sequence[Path], vocabulary: Vocabulary, config: SegmentConfig
-    ) -> Iterator[Segmentation | Failure]:
-        for start in range(0, len(paths), config.batch_size):
-            yield from self._segment_files(
-                paths[start : start + config.batch_size], vocabulary, config
-            )
 
-    def _segment_files(
-        self, paths: Sequence[Path], vocabulary: Vocabulary, config: SegmentConfig
-    ) -> list[Segmentation | Failure]:
-        """One batch of a stream: a result or a failure per file, in order."""
-        opened: dict[str, Image.Image] = {}
-        failures: dict[str, Failure] = {}
-        for path in paths:
-            try:
-                opened[str(path)] = open_image(path)
-            except InputError as error:
-                failures[str(path)] = Failure(str(path), str(error))
-        results = iter(self._segment_each(opened, vocabulary, config))
-        return [failures.get(str(path)) or next(results) for path in paths]
+def is_on_storybook(model: Model) -> bool:
+    """Return whether a model's frozen CLIP is the embedded one, which has seen drawings only."""
+    try:
+        embedded = find_source(STORYBOOK)
+    except InputError:
+        return False
+    source = find_source(model.pacl.encoder.source)
+    return Path(source).resolve() == Path(embedded).resolve()
 
-    def _segment_each(
-        self, opened: dict[str, Image.Image], vocabulary: Vocabulary, config: SegmentConfig
-    ) -> list[Segmentation | Failure]:
-        """Segment a batch; if that fails (say, for memory), one by one to find what can be."""
-        try:
-            return [*self._segment([*opened.values()], [*opened], vocabulary, config)]
-        except (PaclError, RuntimeError, MemoryError) as error:
-            if len(opened) == 1:
-                return [Failure(source, str(error)) for source in opened]
-        one_by_one = ({source: image} for source, image in opened.items())
-        return [self._segment_each(one, vocabulary, config)[0] for one in one_by_one]
+
+def _stream(
+    segmenter: Segmenter, sources: Sequence[Source], batch_size: int
+) -> Iterator[Segmentation | Failure]:
+    reading = prefetch(sources, partial(_prepare, segmenter), n_ahead=batch_size)
+    with closing(reading):
+        for _ in range(0, len(sources), batch_size):
+            yield from _segment_batch(segmenter, list(islice(reading, batch_size)))
+
+
+def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:
+    """Open and resize one image, in a thread."""
+    try:
+        return segmenter.prepare(source.open(), source.name)
+    except InputError as error:
+        return Failure(source.name, str(error))
+
+
+def _segment_batch(
+    segmenter: Segmenter, batch: Sequence[Prepared | Failure]
+) -> list[Segmentation | Failure]:
+    """Segment what could be read; where memory runs out, one by one to find what fits."""
+    ready = [each for each in batch if isinstance(each, Prepared)]
+    try:
+        results = iter(segmenter.segment(ready))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            return [Failure(str(ready[0].source), f"out of memory: {error}")]
+    else:
+        return [each if isinstance(each, Failure) else next(results) for each in batch]
+    return [_segment_batch(segmenter, [each])[0] for each in batch]
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Tell a full memory from a defect: torch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)

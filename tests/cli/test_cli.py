@@ -155,7 +155,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("data chek", "fix: pacl data check"),
         ("segment", "--labels"),
         ("segment photos", "--labels"),
-        ("segment --labels a", "error: no pictures named"),
+        ("segment --labels a", "error: no images named"),
         ("segment nowhere.png --labels a", "error: no such file or folder: nowhere.png"),
         ("segment photos --labels a,a", "error: label 'a' is given twice"),
         ("segment photos --labels a --formats png,bmp", "error: unknown format 'bmp'"),
@@ -163,7 +163,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("segment photos --labels a --nonsense", "--nonsense"),
         ("segment photos --labels a --batch-size many", "--batch-size"),
         ("segment photos --labels a --model owner/none --device moon", "error: no device 'moon'"),
-        ("classify --labels a", "error: no pictures named"),
+        ("classify --labels a", "error: no images named"),
         ("classify photos --labels a --score best", "best"),
         ("train --data nowhere --output out --lr 0", "error: lr: 0.0 is out of range"),
         ("train --data nowhere", "--output"),
@@ -250,7 +250,7 @@ def test_segment_writes_every_picture_under_its_own_name(
         text[: len(start)] for text, start in zip(out.splitlines(), starts, strict=True)
     ] == starts
     assert "training-free baseline" in err
-    assert "3 pictures segmented into runs/segment" in err
+    assert "3 images segmented into runs/segment" in err
     written = {path.name for path in Path("runs/segment").iterdir()}
     stems = ("a", "b", "more_a")
     ends = (".png", ".npz", "_overlay.png", "_areas.json")
@@ -278,7 +278,7 @@ def test_segment_skips_what_is_done_and_counts_what_fails(
     _draw("photos/broken.png", "photos/more/b.png")
     assert main([*line, "photos/more"]) == 0
     out, err = capsys.readouterr()
-    assert "2 of 5 pictures are done already: skipped" in err
+    assert "2 of 5 images are done already: skipped" in err
     assert [text.split(":")[0] for text in out.splitlines()] == [
         "photos/broken.png",
         "photos/more/a.png",
@@ -381,7 +381,7 @@ def test_segment_will_not_write_over_the_pictures(
     before = (photos / "a.png").read_bytes()
     line = ["segment", str(photos), "--labels", LABELS, "--model", str(clip)]
     assert main([*line, "--output", str(photos)]) == 2
-    assert "would overwrite the picture" in capsys.readouterr().err
+    assert "would overwrite the image" in capsys.readouterr().err
     assert (photos / "a.png").read_bytes() == before
 
 

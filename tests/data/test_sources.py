@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pacl.data.sources import find_images, read_picture
+from pacl.data.images import read_image
+from pacl.data.sources import Places, Source, find_sources
 from pacl.errors import InputError
 
 
@@ -22,52 +23,63 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_is_the_pictures_directly_in_it(photos: Path) -> None:
-    assert find_images(photos) == [photos / "a.png", photos / "b.JPG"]
+def names(places: Places) -> list[Path]:
+    return [Path(source.name) for source in find_sources(places)]
+
+
+def test_a_folder_is_the_images_directly_in_it(photos: Path) -> None:
+    assert names(photos) == [photos / "a.png", photos / "b.JPG"]
 
 
 def test_a_file_is_taken_whatever_its_ending(photos: Path) -> None:
-    assert find_images(str(photos / "odd.xyz")) == [photos / "odd.xyz"]
+    assert names(str(photos / "odd.xyz")) == [photos / "odd.xyz"]
 
 
 def test_patterns_reach_into_folders(photos: Path) -> None:
-    found = find_images(f"{photos}/**/*")
+    found = names(f"{photos}/**/*")
     assert found == [photos / "a.png", photos / "b.JPG", photos / "inner" / "c.webp"]
 
 
 def test_several_sources_keep_their_order_and_each_file_comes_once(photos: Path) -> None:
-    found = find_images([photos / "b.JPG", photos, str(photos / "*.png")])
+    found = names([photos / "b.JPG", photos, str(photos / "*.png")])
     assert found == [photos / "b.JPG", photos / "a.png"]
+
+
+def test_a_source_is_opened_by_its_own_means() -> None:
+    image = Image.new("RGB", (3, 2))
+    frame = Source("film.mp4 frame 7", lambda: image)
+    assert find_sources([frame, frame]) == find_sources(frame) == [frame]
+    assert frame.open() is image
 
 
 def test_a_file_with_pattern_signs_in_its_name_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a[1].png"
     path.touch()
-    assert find_images(path) == [path]
+    assert names(path) == [path]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("missing.png", "no such file"), ("*.tiff", "match the pattern"), ("inner2", "no such file")],
 )
-def test_sources_without_pictures_are_named(photos: Path, name: str, message: str) -> None:
+def test_sources_without_images_are_named(photos: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_images([photos, photos / name])
+        find_sources([photos, photos / name])
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no pictures in .*\n.*\.jpeg"):
-        find_images(tmp_path)
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no images in .*\n.*\.jpeg"):
+        find_sources(tmp_path)
 
 
-def test_a_file_a_pil_image_and_an_array_are_the_same_picture(tmp_path: Path) -> None:
+def test_a_file_a_pil_image_and_an_array_are_the_same_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     image.save(tmp_path / "a.png")
     for given in (tmp_path / "a.png", str(tmp_path / "a.png"), image, pixels):
-        picture = read_picture(given)
-        assert picture.mode == "RGB"
-        assert np.array_equal(np.asarray(picture), pixels)
+        image = read_image(given)
+        assert image.mode == "RGB"
+        assert np.array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -76,19 +88,19 @@ def test_pil_images_of_any_mode_are_read_as_their_files(tmp_path: Path, mode: st
     image = Image.fromarray(pixels).convert("RGB" if mode == "CMYK" else "RGBA").convert(mode)
     path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
     image.save(path)
-    assert np.array_equal(np.asarray(read_picture(image)), np.asarray(read_picture(path)))
+    assert np.array_equal(np.asarray(read_image(image)), np.asarray(read_image(path)))
 
 
 def test_pil_images_are_put_upright() -> None:
     image = Image.new("RGB", (4, 2))
     image.getexif()[0x0112] = 6
-    assert read_picture(image).size == (2, 4)
+    assert read_image(image).size == (2, 4)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "F"])
 def test_pil_images_of_unknown_range_are_refused(mode: str) -> None:
     with pytest.raises(InputError, match="range"):
-        read_picture(Image.new(mode, (2, 2)))
+        read_image(Image.new(mode, (2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,6 @@ def test_pil_images_of_unknown_range_are_refused(mode: str) -> None:
         np.zeros((0, 4, 3), np.uint8),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray) -> None:
+def test_arrays_that_are_no_images_are_refused(array: np.ndarray) -> None:
     with pytest.raises(InputError, match="uint8"):
-        read_picture(array)
+        read_image(array)

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from pacl.api import Model
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
-from pacl.inference.segmenter import check_config, segment_images, working_size_px
+from pacl.inference.segmenter import Segmenter, check_config, working_size_px
 from pacl.results import Segmentation
 
 PATCH_PX = 4
 
 
 class RedReader:
-    """An encoder's outer side: 4 px patches, made for 16 px pictures, nothing normalised."""
+    """An encoder's outer side: 4 px patches, made for 16 px images, nothing normalised."""
 
     image_size_px = 16
     patch_size_px = PATCH_PX
@@ -49,7 +49,8 @@ def segment(
         "logit_scale": 10.0,
         "config": config or SegmentConfig(),
     }
-    return segment_images([image], red_or_not, **arguments | changes)[0]
+    segmenter = Segmenter(red_or_not, **arguments | changes)
+    return segmenter.segment([segmenter.prepare(image)])[0]
 
 
 def red_square(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
@@ -78,7 +79,7 @@ def test_background_is_zero_in_the_label_map(config: SegmentConfig, is_labelled:
 @pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize("size", [(6, 4), (4, 6), (5, 5)])
 def test_a_hot_patch_lights_exactly_its_pixels(size: tuple[int, int], window: int | None) -> None:
-    """One pixel of the picture is one patch of the grid, so no interpolation blurs the answer."""
+    """One pixel of the image is one patch of the grid, so no interpolation blurs the answer."""
     width, height = size
     config = SegmentConfig(size_px=(height * PATCH_PX, width * PATCH_PX), window_px=window)
     for x, y in [(0, 0), (width - 1, 1), (2, height - 1)]:
@@ -88,7 +89,7 @@ def test_a_hot_patch_lights_exactly_its_pixels(size: tuple[int, int], window: in
 
 
 @pytest.mark.parametrize("is_row", [True, False])
-def test_a_hot_band_keeps_its_borders_in_a_larger_picture(is_row: bool) -> None:
+def test_a_hot_band_keeps_its_borders_in_a_larger_image(is_row: bool) -> None:
     """Upsampling is centred: where red falls from 1 to 0, the half lies on the patch's edge."""
     box = (0, 20, 60, 40) if is_row else (20, 0, 40, 80)
     result = segment(red_square((60, 80), box), SegmentConfig(short_side_px=12))
@@ -98,7 +99,7 @@ def test_a_hot_band_keeps_its_borders_in_a_larger_picture(is_row: bool) -> None:
     assert np.array_equal(result.label_map, expected)
 
 
-def test_one_window_as_large_as_the_picture_is_the_whole_picture() -> None:
+def test_one_window_as_large_as_the_image_is_the_whole_image() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     whole = segment(image, SegmentConfig(size_px=(20, 20)))
@@ -108,7 +109,7 @@ def test_one_window_as_large_as_the_picture_is_the_whole_picture() -> None:
 
 
 @pytest.mark.parametrize("size_px", [(48, 48), (40, 56)])
-def test_one_window_of_a_real_encoder_is_the_whole_picture(
+def test_one_window_of_a_real_encoder_is_the_whole_image(
     model: Model, size_px: tuple[int, int]
 ) -> None:
     """Attention reaches across a window, so that a smaller one must give something else."""
@@ -137,24 +138,29 @@ def test_a_batch_of_different_shapes_equals_one_by_one() -> None:
         "class_of_name": torch.tensor([0, 1]),
         "logit_scale": 10.0,
     }
-    config = SegmentConfig(batch_size=2)
-    together = segment_images(
-        images, red_or_not, **arguments, config=config, sources=["a", "b", "c", None]
-    )
+    segmenter = Segmenter(red_or_not, **arguments, config=SegmentConfig(batch_size=2))
+    sources = ["a", "b", "c", None]
+    together = segmenter.segment(list(map(segmenter.prepare, images, sources)))
     assert [result.source for result in together] == ["a", "b", "c", None]
     for image, size, result in zip(images, sizes, together, strict=True):
         assert result.label_map.shape == size
         assert np.array_equal(result.label_map, segment(image).label_map)
 
 
-def test_each_picture_has_its_own_candidates() -> None:
+def test_only_candidates_compete() -> None:
     image = Image.new("RGB", (8, 8), (255, 0, 0))
-    arguments: dict[str, Any] = {"encoder": RedReader(), "labels": ("red", "other"),
-                                 "class_of_name": torch.tensor([0, 1]), "logit_scale": 10.0,
-                                 "config": SegmentConfig()}  # fmt: skip
-    results = segment_images([image] * 3, red_or_not, **arguments, candidates=[None, [1], [0]])
-    assert [np.unique(result.label_map).tolist() for result in results] == [[1], [2], [1]]
-    assert [float(result.scores.min()) < 1 for result in results] == [True, False, False]
+    segmenter = Segmenter(
+        red_or_not,
+        encoder=RedReader(),
+        labels=("red", "other"),
+        class_of_name=torch.tensor([0, 1]),
+        logit_scale=10.0,
+        config=SegmentConfig(),
+    )
+    [scores] = segmenter.score([segmenter.prepare(image).pixels])
+    results = [segmenter.label(scores, (8, 8), candidates=each) for each in (None, [1], [0])]
+    assert [label_map.unique().tolist() for label_map, _ in results] == [[1], [2], [1]]
+    assert [float(confidence.min()) < 1 for _, confidence in results] == [True, False, False]
 
 
 def test_class_scores_are_the_best_of_a_classs_names() -> None:
@@ -183,7 +189,7 @@ def test_working_size_keeps_the_shape_in_whole_patches(
     assert working_size_px(height, width, encoder=RedReader(), config=config) == expected
 
 
-def test_an_elongated_picture_is_refused_unless_its_size_is_given() -> None:
+def test_an_elongated_image_is_refused_unless_its_size_is_given() -> None:
     with pytest.raises(InputError, match="elongated"):
         segment(Image.new("RGB", (2000, 2)))
     result = segment(Image.new("RGB", (2000, 2)), SegmentConfig(size_px=(4, 40)))

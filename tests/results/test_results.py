@@ -1,8 +1,9 @@
-"""Every file a result writes gives back the same mask; pictures hold what they should."""
+"""Every file a result writes gives back the same mask; images hold what they should."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pacl.data.sources import Source
 from pacl.errors import EnvironmentProblem, InputError
-from pacl.results import Segmentation
+from pacl.results import FORMATS, Segmentation
+from pacl.results.folder import OutputFolder
+from pacl.results.writers import Writers
 from pacl.results.writers.heatmap import colourise, draw_heatmap
 from pacl.results.writers.overlay import add_legend, class_borders, draw_overlay
 from pacl.results.writers.palette import class_colours
 from pacl.results.writers.png import read_label_png, write_label_png
+from pacl.results.writers.writer import Result
 from pacl.runtime.files import write_atomically
 
 
@@ -198,3 +203,48 @@ def test_heatmap_of_a_constant_map_and_a_given_range() -> None:
     assert draw_heatmap(image, np.full((4, 4), 0.3)).size == (4, 4)
     low = np.asarray(draw_heatmap(image, np.zeros((4, 4)), value_range=(0, 1), opacity=1))
     assert (low == [8, 6, 30]).all()
+
+
+class _Table:
+    """A format with one file for the whole folder, as COCO has."""
+
+    ending = ".txt"
+
+    def open(self, folder: Path, labels: Sequence[str]) -> None:
+        self._path, self._lines = folder / "all.txt", [", ".join(labels)]
+
+    def add(self, result: Result, stem: str) -> Path:
+        self._lines.append(stem)
+        return self._path
+
+    def close(self) -> None:
+        write_atomically(self._path, "\n".join(self._lines).encode())
+
+
+def test_a_format_may_be_one_file_for_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "table", _Table)
+    writers = Writers(tmp_path, ["table", "json"])
+    for stem in ("a", "b"):
+        files = writers.add(make_result(), stem)
+        assert files == {"table": tmp_path / "all.txt", "json": tmp_path / f"{stem}_areas.json"}
+    writers.close()
+    assert (tmp_path / "all.txt").read_text() == "label 0, label 1, label 2\na\nb"
+
+
+def test_nothing_is_opened_for_no_result(tmp_path: Path) -> None:
+    Writers(tmp_path, ["png"]).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_knows_any_source_again(tmp_path: Path) -> None:
+    source = Source("https://example.org/film.mp4#7", lambda: make_result().image)
+    folder = OutputFolder(tmp_path, ["png"])
+    folder.claim({}, may_replace=False)
+    assert not folder.has(source)
+    files = folder.save(replace(make_result(), source=source.name), source)
+    assert OutputFolder(tmp_path, ["png"]).has(source)
+    assert not OutputFolder(tmp_path, ["png", "npz"]).has(source)
+    files["png"].unlink()
+    assert not OutputFolder(tmp_path, ["png"]).has(source)

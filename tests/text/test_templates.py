@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacl.errors import InputError
-from pacl.text.labels import Labels, parse_labels
-from pacl.text.templates import IMAGENET80, PAPER7, TEMPLATES, fill_templates
+from pacl.text.labels import Labels, fill_templates, parse_labels
+from pacl.text.templates import IMAGENET80, PAPER7, TEMPLATES
 
 NAMES = st.lists(
     st.text(st.characters(exclude_characters=",", exclude_categories=("Cc", "Cs")), min_size=1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pacl.cli.console import progress, result, say
-from pacl.cli.options import ModelOptions, is_on_storybook
+from pacl.cli.options import ModelOptions
 from pacl.cli.scored import MEANINGLESS, open_benchmark
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
@@ -252,6 +252,8 @@ def write_results(job: Job, content: dict[str, Any], output: Path, model: Model)
 
 def _is_meaningless(job: Job, model: Model) -> bool:
     """Whether a backbone that has seen drawn scenes only is scored on other pictures."""
+    from pacl.api import is_on_storybook
+
     return is_on_storybook(model) and not (job.root / "storybook.json").is_file()
 
 

@@ -1,9 +1,8 @@
-"""Options that several commands share: which pictures, which model."""
+"""Options that several commands share: which images, which model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -13,6 +12,7 @@ from pacl.errors import InputError
 
 if TYPE_CHECKING:
     from pacl.api import Model
+    from pacl.data.sources import Source
 
 
 Sources = Annotated[
@@ -20,7 +20,7 @@ Sources = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(metavar="SOURCE...", help_behavior_hint="(one or more)"),
 ]
-"""Pictures, as ``pacl.data.sources.find_images`` reads them."""
+"""Images, as ``pacl.data.sources.find_sources`` reads them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ModelOptions:
         "openvino",
         "openvino-bf16",
     ] = "torch"
-    """What runs the encoder on pictures. torch, onnx and openvino compute in float32, those with
+    """What runs the encoder on images. torch, onnx and openvino compute in float32, those with
     bf16 round products to bfloat16, which changes few labels; auto: the fastest for this machine,
     perhaps in bfloat16."""
 
@@ -76,20 +76,23 @@ class ModelOptions:
         return model
 
 
-def is_on_storybook(model: Model) -> bool:
-    """Whether a model's frozen CLIP is the embedded one, which has seen drawn scenes only."""
-    from pacl.modeling.names import STORYBOOK, find_source
+def find_named(words: tuple[str, ...], *, example: str) -> list[Source]:
+    """Find the images that a command names.
 
-    try:
-        embedded = find_source(STORYBOOK)
-    except InputError:
-        return False
-    source = find_source(model.pacl.encoder.source)
-    return Path(source).resolve() == Path(embedded).resolve()
+    Raises:
+        InputError: It names none, or one that does not exist.
+    """
+    from pacl.data.sources import find_sources
+
+    if not words:
+        raise InputError("no images named", fix=example)
+    return find_sources(words)
 
 
 def warn_of_photographs(model: Model) -> None:
     """Say what the embedded model is for."""
+    from pacl.api import is_on_storybook
+
     if is_on_storybook(model):
         say(
             "note: this small model knows drawn Storybook scenes only; on photographs its labels "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pacl.cli.console import progress, say
-from pacl.cli.options import ModelOptions, is_on_storybook
+from pacl.cli.options import ModelOptions
 
 if TYPE_CHECKING:
     from pacl.api import Model
@@ -56,6 +56,7 @@ def save_scores(
     content: dict[str, Any], output: Path, model: Model, dataset: FolderDataset | BenchmarkDataset
 ) -> Path:
     """Keep the numbers, and say so where they mean nothing; gives the file."""
+    from pacl.api import is_on_storybook
     from pacl.datasets.segmentation import NAMES
     from pacl.runtime.files import write_atomically
 

@@ -1,4 +1,4 @@
-"""Opening pictures and masks from disk, whatever form they come in, or saying why not."""
+"""Images and masks of any form, opened as one form or refused with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pacl.errors import InputError
 
 PIXELS_MAX = 89_478_485
-"""Largest picture opened, in pixels: 20,000 x 4,473. Pillow's own limit, 256 MiB of RGB."""
+"""Largest image opened, in pixels: 20,000 x 4,473. Pillow's own limit, 256 MiB of RGB."""
 
 # What Pillow's decoders raise on damaged files, found by reading files cut at every length.
 _DECODE_ERRORS = (
@@ -30,78 +30,103 @@ _DECODE_ERRORS = (
 )
 
 
+ImageLike = str | Path | Image.Image | np.ndarray
+"""A file, a PIL image, or an (H, W, 3) uint8 array."""
+
+
+def read_image(image: ImageLike) -> Image.Image:
+    """Return any image that a caller may hand in as upright RGB.
+
+    Raises:
+        InputError: The file is unreadable, the array is not (H, W, 3) uint8, or the range of the
+            PIL image's values is unknown.
+    """
+    if isinstance(image, str | Path):
+        return open_image(image)
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":
+            raise InputError(
+                f"cannot tell the range of an image of mode {image.mode}",
+                fix="convert it to RGB, or pass the file's path",
+            )
+        return _flat_rgb(ImageOps.exif_transpose(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(
+            "an array must be an image of shape (H, W, 3) and type uint8",
+            why=f"got shape {image.shape}, type {image.dtype}",
+            fix="convert it, or pass the file's path",
+        )
+    return Image.fromarray(image)
+
+
 def open_image(source: str | Path | bytes) -> Image.Image:
-    """Open a picture as 8-bit RGB, upright.
+    """Open an image as 8-bit RGB, upright.
 
     Args:
-        source: a file, or the bytes of one. Any format that Pillow reads: CMYK, 16-bit and grey
+        source: A file, or the bytes of one. Any format that Pillow reads: CMYK, 16-bit and grey
             are converted, EXIF orientation is applied, transparency is laid over white, of an
             animation the first frame is taken.
 
     Returns:
-        a loaded RGB picture of the size that a viewer would show.
+        A loaded RGB image of the size that a viewer would show.
 
     Raises:
-        InputError: the file is missing, empty, truncated, no picture, of floating-point pixels or
+        InputError: The file is missing, empty, truncated, no image, of floating-point pixels or
             larger than `PIXELS_MAX`.
     """
     name = _name(source)
-    picture = _upright(_decode(source), name)
-    if picture.mode.startswith("I"):
-        return _from_16_bit(picture, name)
-    if picture.mode == "F":
+    image = _upright(_decode(source), name)
+    if image.mode.startswith("I"):
+        return _from_16_bit(image, name)
+    if image.mode == "F":
         raise InputError(
             f"{name} has floating-point pixels",
             why="their range is not known",
             fix="save it with 8 or 16 bits per channel",
         )
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+    return _flat_rgb(image)
 
 
 def open_mask(source: str | Path | bytes) -> Int64[np.ndarray, "H W"]:
     """Open a mask of class ids, one per pixel.
 
     Args:
-        source: a file, or the bytes of one: palette (the index is the id) or grey of 1, 8 or 16
+        source: A file, or the bytes of one: palette (the index is the id) or grey of 1, 8 or 16
             bits.
 
     Returns:
-        the ids as they are in the file.
+        The ids as they are in the file.
 
     Raises:
-        InputError: as `open_image`, or the mask holds colours, or it is a JPEG (whose compression
-            changes ids).
+        InputError: As for `open_image`, or the mask holds colours, or it is a JPEG (whose
+            compression changes ids).
     """
     name = _name(source)
-    picture = _decode(source)
-    if picture.format == "JPEG":
+    image = _decode(source)
+    if image.format == "JPEG":
         raise InputError(
             f"mask {name} is a JPEG",
             why="its compression changes pixel values, so class ids are lost",
             fix="export the masks again as PNG",
         )
-    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise InputError(
             f"mask {name} holds colours, not class ids",
-            why=f"its pixels are {picture.mode}; one class id per pixel is needed",
+            why=f"its pixels are {image.mode}; one class id per pixel is needed",
             fix="save it as an 8-bit grey or palette PNG whose pixel values are the ids",
         )
-    return np.asarray(_upright(picture, name)).astype(np.int64)
+    return np.asarray(_upright(image, name)).astype(np.int64)
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
-    """Height and width in pixels that `open_image` would give, from the file's header alone.
+    """Read from the header alone the height and width in pixels that `open_image` would give.
 
     Raises:
-        InputError: the file is missing, empty or no picture.
+        InputError: The file is missing, empty or no image.
     """
-    with _open(source) as picture:
-        width, height = picture.size
-        is_turned = picture.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_QUARTER_TURNS
+    with _open(source) as image:
+        width, height = image.size
+        is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_QUARTER_TURNS
     return (width, height) if is_turned else (height, width)
 
 
@@ -117,7 +142,7 @@ def _open(source: str | Path | bytes) -> Image.Image:
     """Read the header, with every refusal that needs no pixels."""
     name = _name(source)
     try:
-        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
         raise InputError(f"image not found: {name}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -130,21 +155,21 @@ def _open(source: str | Path | bytes) -> Image.Image:
         ) from None
     except _DECODE_ERRORS as error:
         raise InputError(f"cannot read {name}", why=str(error)) from error
-    if picture.width * picture.height > PIXELS_MAX:
-        picture.close()
+    if image.width * image.height > PIXELS_MAX:
+        image.close()
         raise _too_large(name)
-    return picture
+    return image
 
 
 def _decode(source: str | Path | bytes) -> Image.Image:
     """Read the pixels too; the file is closed afterwards."""
-    picture = _open(source)
+    image = _open(source)
     try:
-        picture.load()
+        image.load()
     except _DECODE_ERRORS as error:
-        picture.close()
+        image.close()
         raise InputError(f"{_name(source)} is truncated or damaged", why=str(error)) from error
-    return picture
+    return image
 
 
 def _too_large(name: str) -> InputError:
@@ -155,16 +180,24 @@ def _too_large(name: str) -> InputError:
     )
 
 
-def _upright(picture: Image.Image, name: str) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(picture)
+        return ImageOps.exif_transpose(image)
     except _DECODE_ERRORS as error:
         raise InputError(f"{name} has damaged EXIF data", why=str(error)) from error
 
 
-def _from_16_bit(picture: Image.Image, name: str) -> Image.Image:
+def _flat_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB, transparency laid over white."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
     """Grey of 16 bits to RGB; Pillow's own conversion would clip everything above 255 to white."""
-    values = np.asarray(picture).astype(np.int64)
+    values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"{name} has 32-bit pixels", fix="save it with 8 or 16 bits per channel")
     return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")

@@ -14,18 +14,14 @@ from pacl.api import Model
 from pacl.datasets.segmentation.read_ahead import Example
 from pacl.evaluation.task import Task, with_background_level
 from pacl.inference.config import SegmentConfig
-from pacl.inference.labelling import label_pixels
 from pacl.inference.pamr import refine_grid
 from pacl.inference.segmenter import (
     ImageReader,
+    Segmenter,
     background_level,
-    build_background_rule,
     build_scorer,
     check_config,
-    prepare_images,
-    score_inputs,
 )
-from pacl.inference.vocabulary import encode_vocabulary
 from pacl.inference.windows import PatchScorer
 from pacl.runtime.stopwatch import Stopwatch
 
@@ -49,7 +45,7 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
     stride_px = task.config.patch_stride_px
     check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
     with watch.time("words"):
-        vocabulary = encode_vocabulary(model.pacl, task.candidates.labels, task.templates)
+        vocabulary = model.vocabulary(task.candidates.labels, templates=task.templates)
     return Predictor(
         task,
         encoder=model.pacl.encoder,
@@ -96,20 +92,23 @@ class Predictor:
         fingerprint: str = "",
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        check_config(task.config, patch_px=encoder.patch_size_px)
         self.task = task
         self.rows = (PLAIN,) if task.pamr is None else (PLAIN, WITH_PAMR)
         self.fingerprint = fingerprint
         self.stopwatch = stopwatch or Stopwatch()
         self._encoder = encoder
-        self._score_patches = score_patches
-        self._class_of_name = class_of_name
-        self._scale = task.config.logit_scale or logit_scale
+        self._segmenter = Segmenter(
+            score_patches,
+            encoder=encoder,
+            labels=task.candidates.labels.names,
+            class_of_name=class_of_name,
+            logit_scale=logit_scale,
+            config=task.config,
+        )
 
     def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """A picture as `predict` wants it: at its working size, normalised."""
-        [pixels] = prepare_images([image], encoder=self._encoder, config=self.task.config)
-        return pixels
+        return self._segmenter.prepare(image).pixels
 
     @property
     def resolved(self) -> dict[str, float | int | None]:
@@ -120,7 +119,7 @@ class Predictor:
             "short_side_px": None if config.size_px else short_side_px,
             "patch_stride_px": config.patch_stride_px or encoder.patch_size_px,
             "background_level": background_level(config),
-            "logit_scale": self._scale,
+            "logit_scale": self._segmenter.logit_scale,
         }
 
     @torch.inference_mode()
@@ -138,12 +137,7 @@ class Predictor:
         """
         config = self.task.config
         with self.stopwatch.time("scoring"):
-            all_scores = score_inputs(
-                [example.prepared for example in examples],
-                self._score_patches,
-                patch_px=self._encoder.patch_size_px,
-                config=config,
-            )
+            all_scores = self._segmenter.score([example.prepared for example in examples])
         results = []
         for example, scores in zip(examples, all_scores, strict=True):
             size_px = (example.image.height, example.image.width)
@@ -184,13 +178,7 @@ class Predictor:
         if present == ():  # nothing in the truth has a word
             return to_class_ids(np.zeros(size_px, dtype=np.int32))
         with self.stopwatch.time("labelling"):
-            label_map, _ = label_pixels(
-                scores,
-                class_of_name=self._class_of_name.to(scores.device),
-                size_px=size_px,
-                logit_scale=self._scale,
-                is_background=build_background_rule(config),
-                candidates=present,
-                wants_confidence=False,
+            label_map, _ = self._segmenter.label(
+                scores, size_px, config=config, candidates=present, wants_confidence=False
             )
             return to_class_ids(label_map.cpu().numpy())

@@ -1,8 +1,10 @@
-"""Segmenting pictures with any function that scores patches, at any size."""
+"""Segmenting images with any function that scores patches, at any size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +23,7 @@ from pacl.results import Segmentation
 from pacl.runtime.stopwatch import Stopwatch
 
 MAX_ASPECT = 32
-"""Longest picture for its width that is accepted: beyond it, memory would run out unannounced."""
+"""Largest ratio of an image's sides: beyond it, memory would run out unannounced."""
 
 
 @runtime_checkable
@@ -41,12 +43,12 @@ class ImageReader(Protocol):
     def preprocess(
         self, image: Image.Image, *, size_px: tuple[int, int] | None = None
     ) -> Float[Tensor, "3 H W"]:
-        """The picture resized to exactly (height, width) and normalised."""
+        """Resize an image to exactly (height, width) and normalise it."""
         ...
 
 
 def build_background_rule(config: SegmentConfig) -> BackgroundRule | None:
-    """The function that a configuration names; None where every pixel is labelled."""
+    """Return the rule that a configuration names; None where every pixel is labelled."""
     level = background_level(config)
     if level is None:
         return None
@@ -55,7 +57,7 @@ def build_background_rule(config: SegmentConfig) -> BackgroundRule | None:
 
 
 def background_level(config: SegmentConfig) -> float | None:
-    """The level that is given, or the rule's own; None where there is no rule."""
+    """Return the level that is given, or the rule's own; None where there is no rule."""
     if config.background == "none":
         return None
     own = {"probability": 0.5, "entropy": 1.5}[config.background]
@@ -65,11 +67,13 @@ def background_level(config: SegmentConfig) -> float | None:
 def working_size_px(
     height: int, width: int, *, encoder: ImageReader, config: SegmentConfig
 ) -> tuple[int, int]:
-    """Height and width a picture is resized to: whole patches and, where their stride does not
-    divide them, whole strides; as near the picture's shape as they allow.
+    """Return the height and width that an image is resized to.
+
+    They are whole patches and, where the patch stride does not divide those, whole strides too; as
+    near the image's shape as that allows.
 
     Raises:
-        InputError: the picture is more than MAX_ASPECT times as long as it is wide.
+        InputError: The image is more than MAX_ASPECT times as long as it is wide.
     """
     step_px = grid_px(encoder.patch_size_px, config.patch_stride_px or encoder.patch_size_px)
     if config.size_px is not None:
@@ -77,7 +81,7 @@ def working_size_px(
     else:
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise InputError(
-                f"the picture is too elongated: {width} × {height} px",
+                f"the image is too elongated: {width} × {height} px",
                 why=f"one side is more than {MAX_ASPECT} times the other",
                 fix="cut it into pieces first",
             )
@@ -93,19 +97,18 @@ def build_scorer(
     patch_stride_px: int | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> PatchScorer:
-    """The scorer of a PACL model: the cosine of each patch embedding with each text embedding.
+    """Build the scorer of a PACL model: the cosine of each patch with each text.
 
     Args:
-        model: embeds the patches.
-        text_embeds: unit norm, one row per name.
-        patch_stride_px: distance between patches; None: the patch size.
-        stopwatch: told the time that the network takes, as "encoder".
+        model: Embeds the patches.
+        text_embeds: Unit norm, one row per name.
+        patch_stride_px: Distance between patches; None: the patch size.
+        stopwatch: Counts the time that the network takes, as "encoder".
     """
-    watch = stopwatch or Stopwatch()
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:
-        with watch.time("encoder"):
+        with stopwatch.time("encoder") if stopwatch else nullcontext():
             patch_embeds = model.patch_embeds(images.to(model.device), stride_px=patch_stride_px)
         similarity = patch_similarity(patch_embeds.flatten(1, 2), text_embeds)
         return similarity.unflatten(2, patch_embeds.shape[1:3])
@@ -113,96 +116,140 @@ def build_scorer(
     return score_patches
 
 
-def segment_images(
-    images: Sequence[Image.Image],
-    scorer: PatchScorer,
-    *,
-    encoder: ImageReader,
-    labels: tuple[str, ...],
-    class_of_name: Int[Tensor, " C"],
-    logit_scale: float,
-    config: SegmentConfig,
-    sources: Sequence[str | None] | None = None,
-    candidates: Sequence[Sequence[int] | None] | None = None,
-) -> list[Segmentation]:
-    """Segment upright RGB pictures, each at its original size.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image, and what is made of it for the encoder."""
+
+    image: Image.Image
+    """Upright RGB, at its own size."""
+    pixels: Float[Tensor, "3 H W"]
+    """At the working size, normalised."""
+    source: str | None
+    """Where the image came from."""
+
+
+class Segmenter:
+    """The one way from an image to a label per pixel, for anything that scores patches.
+
+    The steps are public, since evaluation puts its own between them: prepare, score, label.
 
     Args:
-        images: all held, with their results, until the call returns: give it a batch.
-        scorer: for one or several names per class.
-        encoder: resizes and normalises what the scorer gets.
-        labels: one name per class.
-        class_of_name: class of each of the scorer's names, from 0.
-        logit_scale: taken where config names none.
-        config: sizes, windows, background rule.
-        sources: where each picture came from, noted in its result.
-        candidates: per picture, the only classes that compete in it; None: all.
-    """
-    inputs = prepare_images(images, encoder=encoder, config=config)
-    all_scores = score_inputs(inputs, scorer, patch_px=encoder.patch_size_px, config=config)
-    results = []
-    for index, (image, scores) in enumerate(zip(images, all_scores, strict=True)):
-        class_of_name = class_of_name.to(scores.device)
-        label_map, confidence = label_pixels(
-            scores,
-            class_of_name=class_of_name,
-            size_px=(image.height, image.width),
-            logit_scale=logit_scale if config.logit_scale is None else config.logit_scale,
-            is_background=build_background_rule(config),
-            candidates=None if candidates is None else candidates[index],
-        )
-        results.append(
-            Segmentation(
-                image=image,
-                labels=labels,
-                label_map=label_map.cpu().numpy(),
-                scores=confidence.cpu().numpy(),
-                class_scores=best_of_names(scores, class_of_name, len(labels)).cpu().numpy(),
-                source=None if sources is None else sources[index],
-            )
-        )
-    return results
+        scorer: For one or several names per class.
+        encoder: Resizes and normalises what the scorer receives.
+        labels: One name per class.
+        class_of_name: Class of each of the scorer's names, from 0.
+        logit_scale: Factor of the scores in the softmax, unless config has one.
+        config: Sizes, windows, background rule.
 
-
-def prepare_images(
-    images: Sequence[Image.Image], *, encoder: ImageReader, config: SegmentConfig
-) -> list[Float[Tensor, "3 _ _"]]:
-    """Pictures at their working sizes, normalised.
+    Attributes:
+        logit_scale: The one in use.
 
     Raises:
-        InputError: config does not fit the encoder's patches, or a picture is too elongated.
+        InputError: The config does not fit the encoder's patches.
     """
-    check_config(config, patch_px=encoder.patch_size_px)
-    inputs = []
-    for image in images:
-        size_px = working_size_px(image.height, image.width, encoder=encoder, config=config)
-        inputs.append(encoder.preprocess(image, size_px=size_px))
-    return inputs
 
+    def __init__(
+        self,
+        scorer: PatchScorer,
+        *,
+        encoder: ImageReader,
+        labels: tuple[str, ...],
+        class_of_name: Int[Tensor, " N"],
+        logit_scale: float,
+        config: SegmentConfig,
+    ) -> None:
+        check_config(config, patch_px=encoder.patch_size_px)
+        self.logit_scale = logit_scale if config.logit_scale is None else config.logit_scale
+        self._scorer = scorer
+        self._encoder = encoder
+        self._labels = labels
+        self._class_of_name = class_of_name
+        self._config = config
 
-def score_inputs(
-    inputs: Sequence[Float[Tensor, "3 _ _"]],
-    scorer: PatchScorer,
-    *,
-    patch_px: int,
-    config: SegmentConfig,
-) -> list[Float[Tensor, "N _ _"]]:
-    """Scores of every name on the grid of each prepared picture, averaged where windows overlap."""
-    return score_maps(
-        inputs,
-        scorer,
-        window_px=config.window_px,
-        window_stride_px=config.window_stride_px,
-        patch_px=patch_px,
-        cell_px=config.patch_stride_px or patch_px,
-        batch_size=config.batch_size,
-    )
+    def prepare(self, image: Image.Image, source: str | None = None) -> Prepared:
+        """Resize an image to its working size and normalise it; threads may do so.
+
+        Args:
+            image: Upright RGB.
+            source: Where it came from, noted in its result.
+
+        Raises:
+            InputError: The image is too elongated.
+        """
+        size_px = working_size_px(
+            image.height, image.width, encoder=self._encoder, config=self._config
+        )
+        return Prepared(image, self._encoder.preprocess(image, size_px=size_px), source)
+
+    def score(self, inputs: Sequence[Float[Tensor, "3 _ _"]]) -> list[Float[Tensor, "N _ _"]]:
+        """Score every name on the grid of each prepared image, averaged where windows overlap."""
+        patch_px = self._encoder.patch_size_px
+        return score_maps(
+            inputs,
+            self._scorer,
+            window_px=self._config.window_px,
+            window_stride_px=self._config.window_stride_px,
+            patch_px=patch_px,
+            cell_px=self._config.patch_stride_px or patch_px,
+            batch_size=self._config.batch_size,
+        )
+
+    def label(
+        self,
+        scores: Float[Tensor, "N rows columns"],
+        size_px: tuple[int, int],
+        *,
+        config: SegmentConfig | None = None,
+        candidates: Sequence[int] | None = None,
+        wants_confidence: bool = True,
+    ) -> tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]:
+        """Label every pixel of one image, see `pacl.inference.labelling.label_pixels`.
+
+        Args:
+            scores: Of every name.
+            size_px: (height, width) of the image.
+            config: Its background rule, in place of the segmenter's.
+            candidates: The only classes that compete; None: all.
+            wants_confidence: Whether probabilities are wanted too.
+        """
+        return label_pixels(
+            scores,
+            class_of_name=self._class_of_name.to(scores.device),
+            size_px=size_px,
+            logit_scale=self.logit_scale,
+            is_background=build_background_rule(config or self._config),
+            candidates=candidates,
+            wants_confidence=wants_confidence,
+        )
+
+    def segment(self, batch: Sequence[Prepared]) -> list[Segmentation]:
+        """Segment prepared images, each at its own size.
+
+        Args:
+            batch: All held, with their results, until the call returns.
+        """
+        results = []
+        all_scores = self.score([each.pixels for each in batch])
+        for each, scores in zip(batch, all_scores, strict=True):
+            label_map, confidence = self.label(scores, (each.image.height, each.image.width))
+            of_name = self._class_of_name.to(scores.device)
+            results.append(
+                Segmentation(
+                    image=each.image,
+                    labels=self._labels,
+                    label_map=label_map.cpu().numpy(),
+                    scores=confidence.cpu().numpy(),
+                    class_scores=best_of_names(scores, of_name, len(self._labels)).cpu().numpy(),
+                    source=each.source,
+                )
+            )
+        return results
 
 
 def best_of_names(
     scores: Float[Tensor, "N ..."], class_of_name: Int[Tensor, " N"], n_classes: int
 ) -> Float[Tensor, "C ..."]:
-    """Per class the highest of its names' scores."""
+    """Take for each class the highest of its names' scores."""
     return torch.stack([scores[class_of_name == k].amax(dim=0) for k in range(n_classes)])
 
 
@@ -210,7 +257,7 @@ def check_config(config: SegmentConfig, *, patch_px: int) -> None:
     """Refuse strides and windows that would not fall on the grid of patches.
 
     Raises:
-        InputError: names the value, and one that fits.
+        InputError: A value does not fit; the error names one that does.
     """
     stride_px = config.patch_stride_px or patch_px
     if stride_px > patch_px:

@@ -24,7 +24,7 @@ from pacl.evaluation.segmentation import (
     evaluate_phrases,
     evaluate_segmenter,
 )
-from pacl.inference.segmenter import segment_images
+from pacl.inference.segmenter import Segmenter
 from pacl.modeling.towers.hf import HfClip
 from pacl.quickstart.world import SEGMENT, World, read_phrases
 from pacl.results import Segmentation
@@ -71,16 +71,17 @@ def score_probe(
     classes = torch.arange(len(world.test.labels))
     fine = build_probe_scorer(encoder, probe, tokens, patch_stride_px=SEGMENT.patch_stride_px)
 
+    segmenter = Segmenter(
+        fine,
+        encoder=encoder,
+        labels=world.test.labels.names,
+        class_of_name=classes,
+        logit_scale=1.0,
+        config=SEGMENT,
+    )
+
     def segment(images: Sequence[Image.Image]) -> list[Segmentation]:
-        return segment_images(
-            images,
-            fine,
-            encoder=encoder,
-            labels=world.test.labels.names,
-            class_of_name=classes,
-            logit_scale=1.0,
-            config=SEGMENT,
-        )
+        return segmenter.segment([segmenter.prepare(image) for image in images])
 
     segmentation = evaluate_segmenter(
         segment, world.test, batch_size=SEGMENT.batch_size, protocol={"supervised": True}

@@ -1,5 +1,6 @@
 """Results of segmenting, and the files they can be written to."""
 
-from pacl.results.segmentation import FORMATS, Segmentation
+from pacl.results.segmentation import Segmentation
+from pacl.results.writers import FORMATS
 
 __all__ = ["FORMATS", "Segmentation"]

@@ -1,4 +1,4 @@
-"""The folder that pacl segment fills: one name per picture, and what is done already."""
+"""The folder that pacl segment fills: one name per image, and which images are done."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pacl.data.sources import Source
 from pacl.errors import InputError
-from pacl.results.segmentation import FORMATS, Failure, Segmentation
+from pacl.results.segmentation import Failure, Segmentation
+from pacl.results.writers import ENDINGS, Writers
 from pacl.runtime.files import read_json_object, write_atomically
 
 SETTINGS, INDEX, FAILURES = "run.json", "pictures.jsonl", "failures.csv"
@@ -19,18 +21,21 @@ SETTINGS, INDEX, FAILURES = "run.json", "pictures.jsonl", "failures.csv"
 class OutputFolder:
     """Results of one model with one set of labels.
 
-    The index holds a line per finished picture, written after its files, so that an interrupted
-    run goes on where it stopped. Two pictures of the same name in different folders get
-    different files, and keep them in later runs.
+    The index holds a line per finished image, written after its files, so that an interrupted
+    run resumes where it stopped. Two images of the same name in different folders get different
+    files, and keep them in later runs.
 
     Args:
         directory: Made with the first file.
-        formats: What every picture is saved as.
+        formats: What every image is saved as, names of `pacl.results.FORMATS`.
+
+    Raises:
+        InputError: A format is unknown.
     """
 
     def __init__(self, directory: Path, formats: Sequence[str]) -> None:
         self.directory = directory
-        self.formats = tuple(formats)
+        self._writers = Writers(directory, formats)
         self._stem_of = dict(_iter_index(directory / INDEX))
         self._owner_of = {
             name: source for source, stem in self._stem_of.items() for name in _file_names(stem)
@@ -40,8 +45,8 @@ class OutputFolder:
         """Note what the results are made with.
 
         Args:
-            settings: All that decides a result. A folder of an earlier pacl has no "scoring",
-                and the others decide.
+            settings: All that decides a result, see `pacl.api.Model.settings`. A folder of an
+                earlier pacl has no "scoring", and the others decide.
             may_replace: Whether results of other settings may be overwritten.
 
         Raises:
@@ -63,17 +68,17 @@ class OutputFolder:
         write_atomically(self.directory / INDEX, "".join(lines).encode())
         write_atomically(self.directory / SETTINGS, content.encode())
 
-    def has(self, path: Path) -> bool:
-        """Whether a picture is done, in all the formats."""
-        stem = self._stem_of.get(_key(path))
+    def has(self, source: Source) -> bool:
+        """Return whether an image is done, in all the formats."""
+        stem = self._stem_of.get(_key(source.name))
         return stem is not None and all(
-            (self.directory / (stem + FORMATS[name])).is_file() for name in self.formats
+            path.is_file() for path in self._writers.paths(stem).values()
         )
 
-    def save(self, found: Segmentation, path: Path) -> dict[str, Path]:
-        """Write a picture's results, note that it is done, and give the files."""
-        key, stem = _key(path), self._choose_stem(path)
-        files = found.save(self.directory, formats=self.formats, stem=stem)
+    def save(self, found: Segmentation, source: Source) -> dict[str, Path]:
+        """Write an image's results, note that it is done, and return the files by format."""
+        key, stem = _key(source.name), self._choose_stem(source.name)
+        files = self._writers.add(found, stem)
         if key not in self._stem_of:
             with (self.directory / INDEX).open("a", encoding="utf-8") as file:
                 file.write(_index_line(key, stem))
@@ -81,8 +86,16 @@ class OutputFolder:
             self._owner_of |= dict.fromkeys(_file_names(stem), key)
         return files
 
-    def write_failures(self, failures: Sequence[Failure]) -> Path | None:
-        """Write what failed in this run; no file is left where nothing did."""
+    def close(self, failures: Sequence[Failure]) -> Path | None:
+        """Finish the files that stand for the whole folder.
+
+        Args:
+            failures: Images of this run without a result.
+
+        Returns:
+            The table of failures; None, and no file is left, where nothing failed.
+        """
+        self._writers.close()
         path = self.directory / FAILURES
         if not failures:
             path.unlink(missing_ok=True)
@@ -94,19 +107,19 @@ class OutputFolder:
         write_atomically(path, text.getvalue().encode())
         return path
 
-    def _choose_stem(self, path: Path) -> str:
-        key = _key(path)
+    def _choose_stem(self, name: str) -> str:
+        key = _key(name)
         if key in self._stem_of:
             return self._stem_of[key]
         return next(
             stem
             for stem in _iter_stems(Path(key))
-            if all(self._owner_of.get(name, key) == key for name in _file_names(stem))
+            if all(self._owner_of.get(file, key) == key for file in _file_names(stem))
         )
 
 
 def _iter_stems(path: Path) -> Iterator[str]:
-    """The picture's name; with its folder's, where another picture has it; then numbered."""
+    """The image's name; with its folder's, where another image has it; then numbered."""
     yield path.stem
     number, stem = 1, f"{path.parent.name}_{path.stem}"
     while True:
@@ -115,12 +128,14 @@ def _iter_stems(path: Path) -> Iterator[str]:
 
 
 def _file_names(stem: str) -> list[str]:
-    """All that a picture's files may be called, alike on systems that ignore case."""
-    return [(stem + end).casefold() for end in FORMATS.values()]
+    """All that an image's files may be called, alike on systems that ignore case."""
+    return [(stem + ending).casefold() for ending in ENDINGS]
 
 
-def _key(path: Path) -> str:
-    return str(path.resolve())
+def _key(name: str) -> str:
+    """A file by its full path, wherever pacl is started; anything else by its name."""
+    path = Path(name)
+    return str(path.resolve()) if path.exists() else name
 
 
 def _index_line(source: str, stem: str) -> str:

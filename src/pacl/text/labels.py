@@ -57,6 +57,18 @@ def parse_labels(
     return _checked(list(labels), [[name] for name in labels])
 
 
+def fill_templates(name: str, templates: Sequence[str]) -> list[str]:
+    """Put one name into every template, in order (paper section A.2.2).
+
+    Raises:
+        ValueError: A template has no `{}`, so the name would be lost.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"template {template!r} has no {{}} for the name")
+    return [template.replace("{}", name) for template in templates]
+
+
 def _is_label_file(text: str) -> bool:
     return text.lower().endswith((".txt", ".json"))
 

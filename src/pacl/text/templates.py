@@ -118,15 +118,3 @@ def describe_templates(templates: Sequence[str]) -> str:
     """Their number, and the name of the set where it has one: "paper7 (7)"."""
     known = {of_set: name for name, of_set in TEMPLATES.items()}
     return f"{known.get(tuple(templates), 'own')} ({len(templates)})"
-
-
-def fill_templates(name: str, templates: Sequence[str]) -> list[str]:
-    """Put one name into every template, in order (paper section A.2.2).
-
-    Raises:
-        ValueError: a template has no `{}`, so the name would be lost.
-    """
-    for template in templates:
-        if "{}" not in template:
-            raise ValueError(f"template {template!r} has no {{}} for the name")
-    return [template.replace("{}", name) for template in templates]

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from pacl.text.templates import fill_templates
+from pacl.text.labels import fill_templates
 
 Captions = Sequence[Sequence[str]]
 

@@ -23,8 +23,7 @@ from pacl.modeling.towers import files
 from pacl.modeling.towers.preprocess import Preprocessing
 from pacl.modeling.towers.token_kinds import Grid
 from pacl.modeling.towers.walk import pad_tokens, walk_to_cls, walk_to_end, walk_to_patches
-from pacl.text.labels import Labels
-from pacl.text.templates import fill_templates
+from pacl.text.labels import Labels, fill_templates
 
 TRAINABLE_PARTS = {
     "vision": ("vision_model", "visual_projection"),

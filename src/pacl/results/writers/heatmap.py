@@ -1,4 +1,4 @@
-"""A map of numbers as colours, alone or over a picture."""
+"""A map of numbers as colours, alone or over a image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ANCHORS = np.array(
 
 
 def colourise(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB colours of values in [0, 1]; values outside take the end colours."""
+    """Turn values in [0, 1] into RGB colours; values outside take the end colours."""
     position = np.clip(values, 0, 1) * (len(_ANCHORS) - 1)
     stops = np.arange(len(_ANCHORS))
     channels = [np.interp(position, stops, _ANCHORS[:, channel]) for channel in range(3)]
@@ -39,14 +39,14 @@ def draw_heatmap(
     value_range: tuple[float, float] | None = None,
     opacity: float = 0.65,
 ) -> Image.Image:
-    """Values over the greyed picture, dark where low and bright where high.
+    """Lay values over the greyed image, dark where low and bright where high.
 
     Args:
-        image: of the map's size.
-        values: any numbers.
-        value_range: the values shown darkest and brightest; None takes the lowest and highest of
-            this very map, so that even a word absent from the picture has a brightest place.
-        opacity: 0 = only the grey picture, 1 = only the map.
+        image: Of the map's size.
+        values: Any numbers.
+        value_range: The values shown darkest and brightest; None: the lowest and highest of this
+            very map, so that even a word absent from the image has a brightest place.
+        opacity: 0 = only the grey image, 1 = only the map.
     """
     low, high = value_range or (float(values.min()), float(values.max()))
     span = high - low

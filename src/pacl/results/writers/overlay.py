@@ -1,7 +1,8 @@
-"""The label map laid over its picture, with a legend along its lower edge."""
+"""The label map laid over its image, with a legend along its lower edge."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Int
 from PIL import Image, ImageDraw, ImageFont
 
 from pacl.results.writers.palette import class_colours
+from pacl.results.writers.writer import Result
 
 MIN_TEXT_PX = 8
 LINE_SPACING = 1.4
@@ -19,6 +21,13 @@ LegendEntry = tuple[str, tuple[int, int, int]]
 """The words of one entry, and the RGB colour of its swatch."""
 
 
+def encode_overlay(result: Result) -> bytes:
+    """Return the overlay as the content of a PNG file."""
+    buffer = io.BytesIO()
+    result.overlay().save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def draw_overlay(
     image: Image.Image,
     label_map: Int[np.ndarray, "H W"],
@@ -27,16 +36,18 @@ def draw_overlay(
     opacity: float = 0.6,
     legend: bool = True,
 ) -> Image.Image:
-    """Picture with every labelled pixel tinted in its class's colour and a line between classes.
+    """Tint every labelled pixel in its class's colour, and draw a line between classes.
 
     Args:
-        image: of the label map's size.
-        labels: one name per class.
-        label_map: 0 = none (the picture shows through), k = labels[k-1].
-        opacity: 0 = only the picture, 1 = only the colours.
-        legend: write the classes seen, with their share of the picture, along its lower edge.
+        image: Of the label map's size.
+        label_map: 0 = none (the image shows through), k = labels[k-1].
+        labels: One name per class.
+        opacity: 0 = only the image, 1 = only the colours.
+        legend: Whether the classes seen are written along the lower edge, with the share of the
+            image that each covers.
 
-    Returns: an RGB picture of the image's size.
+    Returns:
+        An RGB image of the same size.
     """
     colours = class_colours(len(labels))
     tinted = np.asarray(image.convert("RGB"))
@@ -44,44 +55,44 @@ def draw_overlay(
     alpha = np.where(label_map > 0, opacity, 0.0)[..., None].astype(np.float32)
     tinted = tinted * (1 - alpha) + tint * alpha
     tinted[class_borders(label_map)] *= 0.45
-    picture = Image.fromarray(tinted.round().astype(np.uint8))
+    image = Image.fromarray(tinted.round().astype(np.uint8))
     if not legend:
-        return picture
+        return image
     counts = np.bincount(label_map.ravel(), minlength=len(labels) + 1)[1:]
     seen = [k for k in np.argsort(-counts, kind="stable") if counts[k] > 0]
     entries: list[LegendEntry] = [
         (f"{labels[k]}  {_percent(int(counts[k]) / label_map.size)}", tuple(colours[k].tolist()))
         for k in seen
     ]
-    return add_legend(picture, entries)
+    return add_legend(image, entries)
 
 
 def class_borders(label_map: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """True where the pixel to the right or below holds another label."""
+    """Mark the pixels whose right or lower neighbour has another label."""
     borders = np.zeros(label_map.shape, dtype=bool)
     borders[:, :-1] |= label_map[:, :-1] != label_map[:, 1:]
     borders[:-1] |= label_map[:-1] != label_map[1:]
     return borders
 
 
-def add_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
-    """Picture with colour swatches and words on a pale strip over its lower edge.
+def add_legend(image: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+    """Draw colour swatches and words on a pale strip over the lower edge.
 
-    The strip takes a third of the picture at most: the words shrink down to 8 px, and what then
-    still finds no room is left out, the last entries first.
+    The strip takes at most a third of the image: the words shrink down to 8 px, and entries that
+    still find no room are left out, the last ones first.
     """
-    text_px = int(np.clip(min(picture.size) // 24, 12, 48))
-    lines = _lay_out(entries, picture.size, text_px)
+    text_px = int(np.clip(min(image.size) // 24, 12, 48))
+    lines = _lay_out(entries, image.size, text_px)
     while sum(map(len, lines)) < len(entries) and text_px > MIN_TEXT_PX:
         text_px -= 1
-        lines = _lay_out(entries, picture.size, text_px)
-    return _draw_strip(picture, lines, text_px) if lines else picture.copy()
+        lines = _lay_out(entries, image.size, text_px)
+    return _draw_strip(image, lines, text_px) if lines else image.copy()
 
 
 def _lay_out(
     entries: Sequence[LegendEntry], size_px: tuple[int, int], text_px: int
 ) -> list[list[LegendEntry]]:
-    """As many lines of entries as a third of the picture has room for."""
+    """Lay entries out on as many lines as a third of the image has room for."""
     width, height = size_px
     n_lines = (height // 3 - text_px // 2) // round(text_px * LINE_SPACING)
     return _wrap(entries, _font(text_px), width)[: max(0, n_lines)]
@@ -116,11 +127,11 @@ def _wrap(
     return lines
 
 
-def _draw_strip(picture: Image.Image, lines: list[list[LegendEntry]], text_px: int) -> Image.Image:
+def _draw_strip(image: Image.Image, lines: list[list[LegendEntry]], text_px: int) -> Image.Image:
     font, line_px, gap = _font(text_px), round(text_px * LINE_SPACING), text_px // 4
-    strip = Image.new("RGB", (picture.width, len(lines) * line_px + 2 * gap), _PAPER)
-    top_left = (0, picture.height - strip.height)
-    strip = Image.blend(picture.crop((*top_left, *picture.size)), strip, 0.85)
+    strip = Image.new("RGB", (image.width, len(lines) * line_px + 2 * gap), _PAPER)
+    top_left = (0, image.height - strip.height)
+    strip = Image.blend(image.crop((*top_left, *image.size)), strip, 0.85)
     pen = ImageDraw.Draw(strip)
     for number, line in enumerate(lines):
         middle = gap + number * line_px + line_px // 2
@@ -130,9 +141,9 @@ def _draw_strip(picture: Image.Image, lines: list[list[LegendEntry]], text_px: i
             pen.rounded_rectangle(box, radius=max(2, text_px // 5), fill=colour)
             pen.text((left + 1.5 * text_px, middle), words, fill=_INK, font=font, anchor="lm")
             left += _entry_px((words, colour), font)
-    picture = picture.copy()
-    picture.paste(strip, top_left)
-    return picture
+    image = image.copy()
+    image.paste(strip, top_left)
+    return image
 
 
 def _percent(share: float) -> str:

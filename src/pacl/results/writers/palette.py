@@ -1,4 +1,4 @@
-"""The colours of classes: fixed, so that class k looks the same in every picture."""
+"""The colours of classes: fixed, so that class k looks the same in every image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 NONE_COLOUR = (0, 0, 0)
 
-# Ordered so that the first few, the ones most pictures use, are the furthest apart.
+# Ordered so that the first few, the ones most images use, are the furthest apart.
 _CHOSEN = (
     (66, 135, 245),  # blue
     (245, 130, 48),  # orange
@@ -36,7 +36,7 @@ _GOLDEN_RATIO = 0.618033988749895
 
 
 def class_colours(n_classes: int) -> UInt8[np.ndarray, "n_classes 3"]:
-    """Colours of the first n_classes classes, as RGB in 0..255.
+    """Choose the colours of the first n_classes classes, as RGB in 0..255.
 
     Colour k does not depend on n_classes. The first 20 are chosen by hand; the rest walk round
     the hue circle by the golden ratio, in three brightness levels. The first 254 are all different.
@@ -48,7 +48,7 @@ def class_colours(n_classes: int) -> UInt8[np.ndarray, "n_classes 3"]:
 
 
 def _walked_colour(step: int) -> tuple[int, int, int]:
-    """RGB of the step-th colour on the golden-ratio walk."""
+    """Return the RGB of the step-th colour on the golden-ratio walk."""
     value = (0.95, 0.7, 0.5)[step % 3]
     saturation = (0.75, 0.5)[step // 3 % 2]
     red, green, blue = colorsys.hsv_to_rgb(step * _GOLDEN_RATIO % 1.0, saturation, value)

@@ -12,10 +12,34 @@ from jaxtyping import Int
 from PIL import Image
 
 from pacl.results.writers.palette import NONE_COLOUR, class_colours
+from pacl.results.writers.writer import Result
 from pacl.runtime.files import write_atomically
 
 IGNORE_8_BIT = 255
 MAX_CLASSES_8_BIT = 254  # 0 is "none", 255 is kept free for "ignore"
+
+
+class PngWriter:
+    """Writes label maps, with a classes.json beside them that says what their numbers mean."""
+
+    ending = ".png"
+
+    def __init__(self) -> None:
+        self._folder = Path()
+
+    def open(self, folder: Path, labels: Sequence[str]) -> None:
+        """Write classes.json."""
+        self._folder = folder
+        write_classes_json(folder / "classes.json", labels)
+
+    def add(self, result: Result, stem: str) -> Path:
+        """Write the label map."""
+        path = self._folder / (stem + self.ending)
+        write_label_png(path, result.label_map, n_classes=len(result.labels))
+        return path
+
+    def close(self) -> None:
+        """Do nothing: classes.json is written already."""
 
 
 def write_label_png(path: Path, label_map: Int[np.ndarray, "H W"], *, n_classes: int) -> None:
@@ -25,19 +49,19 @@ def write_label_png(path: Path, label_map: Int[np.ndarray, "H W"], *, n_classes:
     it is 16-bit grey. Either way the stored number is the label.
     """
     if n_classes <= MAX_CLASSES_8_BIT:
-        picture = Image.fromarray(label_map.astype(np.uint8))
-        picture.putpalette(_png_palette(n_classes))
+        image = Image.fromarray(label_map.astype(np.uint8))
+        image.putpalette(_png_palette(n_classes))
     else:
-        picture = Image.fromarray(label_map.astype(np.uint16))
+        image = Image.fromarray(label_map.astype(np.uint16))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     write_atomically(path, buffer.getvalue())
 
 
 def read_label_png(path: Path) -> Int[np.ndarray, "H W"]:
     """The label map of a file that write_label_png wrote."""
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(np.int32)
+    with Image.open(path) as image:
+        return np.asarray(image).astype(np.int32)
 
 
 def write_classes_json(path: Path, labels: Sequence[str]) -> None:

@@ -1,0 +1,81 @@
+"""What a format of results is: something that is opened, given result after result, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+
+from pacl.runtime.files import write_atomically
+
+
+class Result(Protocol):
+    """What writers read of a `pacl.results.Segmentation`, which documents each member."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def label_map(self) -> Int[np.ndarray, "H W"]: ...
+    @property
+    def scores(self) -> Float[np.ndarray, "H W"]: ...
+    @property
+    def class_scores(self) -> Float[np.ndarray, "C rows columns"]: ...
+    @property
+    def source(self) -> str | None: ...
+    def overlay(self) -> Image.Image: ...
+    def summary(self) -> dict[str, object]: ...
+
+
+class Writer(Protocol):
+    """Writes results to a folder in one format: a file per image, or one file for all.
+
+    A new format is one file of this package with a writer, and a line in `FORMATS`.
+    """
+
+    @property
+    def ending(self) -> str:
+        """End of each image's file name, after its stem."""
+        ...
+
+    def open(self, folder: Path, labels: Sequence[str]) -> None:
+        """Begin a folder of results, all of which have these labels."""
+        ...
+
+    def add(self, result: Result, stem: str) -> Path:
+        """Write one image's result, and return the file that holds it."""
+        ...
+
+    def close(self) -> None:
+        """Finish what stands for the whole folder."""
+        ...
+
+
+class FilePerImage:
+    """A writer of one file per image that needs nothing else.
+
+    Args:
+        ending: End of each file's name.
+        encode: Returns the content of a result's file.
+    """
+
+    def __init__(self, ending: str, encode: Callable[[Result], bytes]) -> None:
+        self.ending = ending
+        self._encode = encode
+        self._folder = Path()
+
+    def open(self, folder: Path, labels: Sequence[str]) -> None:
+        """Note the folder; it is made with the first file."""
+        self._folder = folder
+
+    def add(self, result: Result, stem: str) -> Path:
+        """Write the file, whole or not at all."""
+        path = self._folder / (stem + self.ending)
+        write_atomically(path, self._encode(result))
+        return path
+
+    def close(self) -> None:
+        """Do nothing: no file stands for the whole folder."""
