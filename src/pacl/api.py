@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from pacl.data.images import ImageLike, read_image
-from pacl.data.prefetch import prefetch
 from pacl.data.sources import Places, Source, find_sources
 from pacl.errors import InputError
 from pacl.inference.classifier import Classification, class_probabilities
@@ -30,6 +28,7 @@ from pacl.modeling.names import STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
+from pacl.runtime.prefetch import N_THREADS, prefetch
 from pacl.text.labels import Labels, parse_labels
 from pacl.text.templates import PAPER7
 
@@ -268,10 +267,10 @@ def is_on_storybook(model: Model) -> bool:
 def _stream(
     segmenter: Segmenter, sources: Sequence[Source], batch_size: int
 ) -> Iterator[Segmentation | Failure]:
-    reading = prefetch(sources, partial(_prepare, segmenter), n_ahead=batch_size)
-    with closing(reading):
-        for _ in range(0, len(sources), batch_size):
-            yield from _segment_batch(segmenter, list(islice(reading, batch_size)))
+    batches = (sources[k : k + batch_size] for k in range(0, len(sources), batch_size))
+    with closing(prefetch(partial(_prepare, segmenter), batches, workers=N_THREADS)) as reading:
+        for _, batch in reading:
+            yield from _segment_batch(segmenter, batch)
 
 
 def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
+
+N_THREADS = min(8, os.cpu_count() or 1)
+"""Enough to keep a model busy."""
 
 
 def prefetch(

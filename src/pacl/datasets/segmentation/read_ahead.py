@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,12 +12,10 @@ from PIL import Image
 
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
-from pacl.runtime.prefetch import prefetch
+from pacl.runtime.prefetch import N_THREADS, prefetch
 from pacl.runtime.stopwatch import Stopwatch
 
 Prepared = TypeVar("Prepared")
-
-N_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
