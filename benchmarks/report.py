@@ -38,8 +38,8 @@ embeddings, embedder and labels are the same for all.
 | `torch-bf16` | bfloat16, sums along the blocks in float32 | any device with bfloat16 |
 | `torch-compiled` | as `torch`, by torch.compile | with a compiler; a minute at first |
 | `torch-bf16-compiled` | as `torch-bf16`, by torch.compile | the same |
-| `onnx` | float32 | CPU, `pip install 'pacl[onnx]'` |
-| `openvino` | float32 | CPU, `pip install 'pacl[openvino]'` |
+| `onnx` | float32 | CPU, `pip install onnx onnxscript onnxruntime` |
+| `openvino` | float32 | CPU, `pip install onnx onnxscript openvino` |
 | `openvino-bf16` | bfloat16 | CPU, the same |
 
 `auto` takes bfloat16 where the machine multiplies it faster than float32 (AVX512-BF16, AMX, GPUs),

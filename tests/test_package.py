@@ -181,3 +181,11 @@ def test_a_users_script_type_checks_under_pyright_strict(tmp_path: Path) -> None
 def test_citation_names_this_version(repository: Path) -> None:
     citation = (repository / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.+)$", citation, re.M) == [pacl.__version__]
+
+
+def test_no_remedy_installs_pacl_from_a_registry(repository: Path) -> None:
+    """pacl is in no registry: an error names the package that is missing."""
+    for folder in ("src", "docs", "benchmarks", "recipes"):
+        for path in (repository / folder).rglob("*.*"):
+            if path.suffix in (".py", ".md", ".sh"):
+                assert "install 'pacl" not in path.read_text("utf-8").replace('"', "'"), path

@@ -98,6 +98,6 @@ def _new_figure(width_in: float, height_in: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise EnvironmentProblem(
-            "matplotlib is not installed", why="figures need it", fix="pip install 'pacl[plots]'"
+            "matplotlib is not installed", why="figures need it", fix="pip install matplotlib"
         ) from error
     return Figure(figsize=(width_in, height_in), layout="constrained")

@@ -169,7 +169,7 @@ def test_a_missing_package_is_named_with_its_remedy(
     encoder: HfClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    with pytest.raises(EnvironmentProblem, match=r"(?s)openvino-bf16 needs .*'pacl\[openvino\]'"):
+    with pytest.raises(EnvironmentProblem, match=r"(?s)bf16 needs .*fix: pip install .*openvino"):
         build_engine("openvino-bf16", encoder)
 
 

@@ -27,7 +27,7 @@ def load_mat(path: Path, *, download: str) -> dict[str, Any]:
         raise EnvironmentProblem(
             "scipy is not installed",
             why=f"{path.name} is a MATLAB file",
-            fix="pip install 'pacl[mat]'",
+            fix="pip install scipy",
         ) from error
     if not path.is_file():
         raise InputError(f"the MATLAB file is missing: {path}", fix=download)

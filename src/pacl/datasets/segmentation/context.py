@@ -145,7 +145,7 @@ def draw_mask(
         raise EnvironmentProblem(
             "Pascal Context's annotations need pycocotools",
             why=str(error),
-            fix='pip install "pacl[coco]"',
+            fix="pip install pycocotools",
         ) from error
     id_of = {detail_id: k for k, detail_id in enumerate(NAME_OF_DETAIL_ID, start=1)}
     mask = np.zeros((height, width), dtype=np.uint8)

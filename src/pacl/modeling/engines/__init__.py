@@ -157,9 +157,8 @@ def _require(name: str, device: torch.device) -> None:
         )
     missing = _missing(name)
     if missing:
-        extra = name.partition("-")[0]
         raise EnvironmentProblem(
-            f"engine {name} needs {', '.join(missing)}", fix=f"pip install 'pacl[{extra}]'"
+            f"engine {name} needs {', '.join(missing)}", fix=f"pip install {' '.join(missing)}"
         )
 
 
