@@ -18,16 +18,16 @@ class Quickstart:
     """Where everything is written."""
 
     n_train: int | None = None
-    """Captioned pictures to train on; none: as many as the published table took."""
+    """Captioned images to train on; none: as many as the published table took."""
 
     n_test: int | None = None
-    """Pictures to score on; none: likewise."""
+    """Images to score on; none: likewise."""
 
     epochs: int | None = None
-    """Passes over the training pictures; none: likewise."""
+    """Passes over the training images; none: likewise."""
 
     seed: int | None = None
-    """Of the drawn world; none: likewise."""
+    """Seeds the drawn world; none: likewise."""
 
     json: bool = False
     """Print the report as JSON in place of the table."""
@@ -52,8 +52,8 @@ def run_quickstart(options: Quickstart) -> int:
     for path in report["files"]:
         say(f"wrote {path}")
     say(f"took {duration(sum(report['seconds'].values()))}")
-    model, pictures = options.output / "pacl", options.output / "storybook" / "test" / "images"
-    say(f'next: pacl segment {pictures} --labels "sky,grass,house,tree" --model {model}')
+    model, images = options.output / "pacl", options.output / "storybook" / "test" / "images"
+    say(f'next: pacl segment {images} --labels "sky,grass,house,tree" --model {model}')
     return DONE
 
 

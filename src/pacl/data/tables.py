@@ -24,9 +24,9 @@ class Table:
     """A table's text, taken apart.
 
     Attributes:
-        columns: names, in order.
-        rows: to be gone through once; blank lines are left out.
-        encoding: the one that the text was read in.
+        columns: Names, in order.
+        rows: To be gone through once; blank lines are left out.
+        encoding: The one that the text was read in.
     """
 
     columns: list[str]
@@ -41,7 +41,7 @@ def read_table(source: Path) -> Table:
     as Windows-1252.
 
     Raises:
-        InputError: the file cannot be read, is empty or no text, or (while its rows are gone
+        InputError: The file cannot be read, is empty or no text, or (while its rows are gone
             through) a quotation mark is never closed.
     """
     text, encoding = _decode(source)

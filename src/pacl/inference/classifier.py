@@ -1,4 +1,4 @@
-"""Classifying whole pictures: by PACL's compatibility, by CLIP's own cosine, or by both."""
+"""Classifying whole images: by PACL's compatibility, by CLIP's own cosine, or by both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ the mean of both logits, an option of ours that the paper does not have."""
 
 @dataclass(frozen=True, eq=False)
 class Classification:
-    """How likely each label is for one picture."""
+    """How likely each label is for one image."""
 
     labels: tuple[str, ...]
     """The class names, in the order the user gave them."""
@@ -50,20 +50,20 @@ def image_logits(
     logit_scale: float | None = None,
     patch_stride_px: int | None = None,
 ) -> Float[Tensor, "B N"]:
-    """Scaled scores of every image with every text.
+    """Score every image with every text, times the logit scale.
 
     Args:
-        model: with a trained embedder, or the training-free baseline.
-        images: normalised.
-        text_embeds: one row per text.
-        score: one of SCORES; "pacl" is φ̂ (paper, compatibility function), "clip" the cosine that
+        model: With a trained embedder, or the training-free baseline.
+        images: Normalised.
+        text_embeds: One row per text.
+        score: One of SCORES; "pacl" is φ̂ (paper, compatibility function), "clip" the cosine that
             CLIP itself uses.
-        logit_scale: factor of the cosines; None: the one each score was trained with.
-        patch_stride_px: distance between the patches that are compared, as in segmenting; None:
+        logit_scale: Factor of the cosines; None: the one each score was trained with.
+        patch_stride_px: Distance between the patches that are compared, as in segmenting; None:
             the patch size. CLIP's own cosine does not depend on it.
 
     Raises:
-        InputError: score is unknown.
+        InputError: The score is unknown.
     """
     if score not in SCORES:
         raise InputError(f"unknown score {score!r}", fix=f"use {', '.join(SCORES)}")
@@ -91,7 +91,7 @@ def class_probabilities(
     logit_scale: float | None = None,
     patch_stride_px: int | None = None,
 ) -> Float[Tensor, "B C"]:
-    """Probability of each class for each image: softmax over all names, maximum within a class.
+    """Compute each class's probability: softmax over all names, maximum within a class.
 
     Arguments and errors as for image_logits.
     """

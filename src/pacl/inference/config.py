@@ -1,4 +1,4 @@
-"""How pictures are segmented. Torch is not imported here, so that ``--help`` stays quick."""
+"""How images are segmented. Torch is not imported here, so that ``--help`` stays quick."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pacl.errors import InputError
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """How pictures are segmented."""
+    """How images are segmented."""
 
     short_side_px: int | None = None
-    """The picture is resized to this short side, keeping its shape; none: the encoder's own."""
+    """The image is resized to this short side, keeping its shape; none: the encoder's own."""
 
     size_px: tuple[int, int] | None = None
-    """Resize to this height and width instead, whatever the picture's shape."""
+    """Resize to this height and width instead, whatever the image's shape."""
 
     window_px: int | None = None
-    """Side of the square windows a large picture is cut into; none: the whole picture at once."""
+    """Side of the square windows a large image is cut into; none: the whole image at once."""
 
     window_stride_px: int | None = None
     """Distance between windows; where they overlap, scores are averaged. none: half a window."""
@@ -39,7 +39,7 @@ class SegmentConfig:
     """Factor of the cosines in the softmax that gives probabilities; none: the model's own."""
 
     batch_size: int = 8
-    """Pictures, or windows, that go through the encoder together."""
+    """Images, or windows, that go through the encoder together."""
 
     def __post_init__(self) -> None:
         sizes = [self.short_side_px, *(self.size_px or ()), self.window_px, self.batch_size]

@@ -33,12 +33,12 @@ BackgroundRule = Callable[[Certainty], Tensor]
 
 
 def below_probability(certainty: Certainty, level: float) -> Bool[Tensor, "*pixels"]:
-    """Background where no name reaches the probability level, in [0, 1]."""
+    """Mark as background where no name reaches the probability level, in [0, 1]."""
     return certainty.probability < level
 
 
 def above_entropy(certainty: Certainty, level: float) -> Bool[Tensor, "*pixels"]:
-    """Background where the names' distribution has more entropy than level, in nats.
+    """Mark as background where the names' distribution has more entropy than level, in nats.
 
     The paper masks pixels above 1.5; for which data set and with which logit scale is not known.
     """
@@ -58,18 +58,19 @@ def label_pixels(
     """Label every pixel with the class of its best name (paper, inference).
 
     Args:
-        scores: of each name (several names may stand for one class) at each patch; finite.
-        class_of_name: index of each name's class, from 0.
-        size_px: (height, width) of the original picture.
-        logit_scale: factor of the scores in the softmax over names.
-        is_background: rule for "none of these"; None labels every pixel.
-        candidates: only these classes compete; None means all.
+        scores: Of each name (several names may stand for one class) at each patch; finite.
+        class_of_name: Index of each name's class, from 0.
+        size_px: (height, width) of the original image.
+        logit_scale: Factor of the scores in the softmax over names.
+        is_background: Rule for "none of these"; None labels every pixel.
+        candidates: Only these classes compete; None means all.
         wants_confidence: False saves the softmax, most of the time; the confidence is then nan.
 
-    Returns: label_map, 0 = none and k = class k - 1; the best name's probability, in [0, 1].
+    Returns:
+        The label map, 0 = none and k = class k - 1; the best name's probability, in [0, 1].
 
     Raises:
-        ValueError: candidates name no class, or a score is not finite.
+        ValueError: The candidates name no class, or a score is not finite.
 
     The scores, not the probabilities, are upsampled bilinearly; a class counts by its best name,
     the first of equal ones.
@@ -110,14 +111,15 @@ def label_pixels(
 def iter_candidates(
     blocks: Blocks, *, chunk: int
 ) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, "m K"]]]:
-    """The names that can be the best somewhere in a block: few, so only they are upsampled.
+    """Find the names that can be the best somewhere in a block: few, so only they are upsampled.
 
     Args:
-        blocks: the picture's.
-        chunk: upsampled scores that may be held at once.
+        blocks: The image's.
+        chunk: Upsampled scores that may be held at once.
 
-    Yields: numbers of some blocks, and their candidates in the order of names, repeated where a
-    block has fewer than the others; every block once.
+    Yields:
+        Numbers of some blocks, and their candidates in the order of names, repeated where a
+        block has fewer than the others; every block once.
 
     Bilinear weights are not negative. So a name whose score lies below another's at all four
     patches around a block lies below it in the whole block. It is enough to compare with five
@@ -142,7 +144,7 @@ def iter_candidates(
 
 
 def can_win(corners: Float[Tensor, "m 4 C"]) -> Bool[Tensor, "m C"]:
-    """Whether each name's score reaches, at one patch of four, every one of five good names'."""
+    """Return whether each name's score reaches, at one of four patches, all of five good names'."""
     good = torch.cat([corners.argmax(dim=2), corners.sum(dim=1, keepdim=True).argmax(dim=2)], dim=1)
     can = torch.ones_like(corners[:, 0], dtype=torch.bool)
     for name in good.unbind(dim=1):
@@ -154,7 +156,7 @@ def can_win(corners: Float[Tensor, "m 4 C"]) -> Bool[Tensor, "m C"]:
 def upsampled_best(
     corners: Float[Tensor, "m 4 C"], weights: Float[Tensor, "m 4 P"], names: Int[Tensor, "m K"]
 ) -> tuple[Float[Tensor, "m P"], Int[Tensor, "m P"]]:
-    """The highest upsampled score at each pixel, and whose of the given names it is."""
+    """Return the highest upsampled score at each pixel, and which of the given names has it."""
     chosen = corners.gather(2, names[:, None].expand(-1, 4, -1))
     best, nth = (chosen.mT @ weights).max(dim=1)
     return best, names.gather(1, nth)
@@ -169,7 +171,7 @@ def upsampled_certainty(
     names_at_once: int,
     wants_entropy: bool,
 ) -> Certainty:
-    """Probability of the best name and entropy, from a softmax over all names.
+    """Compute the best name's probability and the entropy, from a softmax over all names.
 
     The entropy is log Z - Σ x exp(x) / Z, x the logits less the best one, Z the sum of exp(x).
     Powers of two, because torch's exp takes twice as long, and far more where it underflows.

@@ -41,16 +41,17 @@ def refine_scores(
     σ_p is the sample deviation over the 3 x 3 values of all dilations, p itself in each.
 
     Args:
-        scores: probabilities or any other scores, C classes at every pixel.
-        image: the picture at the same size, in any linear scale: scaling or shifting a channel
+        scores: Probabilities or any other scores, C classes at every pixel.
+        image: The image at the same size, in any linear scale: scaling or shifting a channel
             changes nothing.
-        iterations: steps; 0 gives the scores back.
-        dilations: distances of the neighbours, in pixels.
+        iterations: Steps; 0 gives the scores back.
+        dilations: Distances of the neighbours, in pixels.
 
-    Returns: refined scores; each is a weighted mean of scores given, so their range is kept.
+    Returns:
+        Refined scores; each is a weighted mean of scores given, so their range is kept.
 
     Raises:
-        ValueError: image and scores differ in size, or iterations or dilations make no sense.
+        ValueError: Image and scores differ in size, or iterations or dilations make no sense.
 
     The memory taken is that of 8 weights per dilation and pixel, besides the result and two copies
     of a few classes.
@@ -77,13 +78,13 @@ def refine_grid(
     """Scores of patches, upsampled bilinearly to the image's size and refined there.
 
     Args:
-        scores: on a grid that tiles the image.
-        image: what the encoder saw, normalised or not.
-        iterations: steps.
-        dilations: distances of the neighbours, in pixels.
+        scores: On a grid that tiles the image.
+        image: What the encoder saw, normalised or not.
+        iterations: Steps.
+        dilations: Distances of the neighbours, in pixels.
 
     Classes are taken a few at a time: each is refined by itself, with the same weights. NACLIP's
-    authors refine scores as well, before the softmax, but at the picture's original size.
+    authors refine scores as well, before the softmax, but at the image's original size.
     """
     size_px = (image.shape[1], image.shape[2])
     scores = scores.float()

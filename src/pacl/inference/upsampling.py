@@ -22,18 +22,18 @@ MAX_SIDE_PX = 32
 
 @dataclass(frozen=True)
 class Axis:
-    """One side of the picture, cut into blocks of at most MAX_SIDE_PX pixels."""
+    """One side of the image, cut into blocks of at most MAX_SIDE_PX pixels."""
 
     before: Int[Tensor, " blocks"]
-    """Of each block the patch before it, counted from 1: patch 0 repeats the first one."""
+    """The patch before each block, counted from 1: patch 0 repeats the first one."""
     share: Float[Tensor, "blocks slots"]
     """How far each pixel lies from that patch to the next, in [0, 1); 0 where a slot is empty."""
     slot: Int[Tensor, " pixels"]
-    """Of each pixel its place among all slots, block after block."""
+    """Place of each pixel among all slots, block after block."""
 
 
 def cut_axis(n_patches: int, n_pixels: int, *, device: torch.device) -> Axis:
-    """Cut one side of a picture of n_pixels into blocks that do not straddle a patch centre."""
+    """Cut one side of an image of n_pixels into blocks that do not straddle a patch centre."""
     pixel = torch.arange(n_pixels, device=device, dtype=torch.float64)
     place = (pixel + 0.5) * (n_patches / n_pixels) - 0.5
     gap = place.floor().long() + 1  # 0 before the first centre, n_patches after the last
@@ -52,11 +52,11 @@ def cut_axis(n_patches: int, n_pixels: int, *, device: torch.device) -> Axis:
 
 
 class Blocks:
-    """All blocks of a picture, numbered in reading order.
+    """All blocks of an image, numbered in reading order.
 
     Args:
         scores: Of each name at each patch.
-        size_px: (height, width) of the picture.
+        size_px: (height, width) of the image.
     """
 
     def __init__(self, scores: Float[Tensor, "C rows columns"], size_px: tuple[int, int]) -> None:
@@ -69,20 +69,20 @@ class Blocks:
         )
         self.n_names, self.device = len(scores), scores.device
         self.n_pixels = self._down.share.shape[1] * self._across.share.shape[1]
-        """Pixels of each block, P, those included that fall outside the picture."""
+        """Pixels of each block, P, those included that fall outside the image."""
 
     def __len__(self) -> int:
         return len(self._down.before) * len(self._across.before)
 
     def corners(self, blocks: Int[Tensor, " m"]) -> Float[Tensor, "m 4 C"]:
-        """Scores of the four patches around each block: upper left, upper right, lower ones."""
+        """Return the four patches' scores around each block: upper left, upper right, lower."""
         row, column = self._place(blocks)
         first = self._down.before[row] * self._n_columns + self._across.before[column]
         offsets = [0, 1, self._n_columns, self._n_columns + 1]
         return self._scores[first[:, None] + first.new_tensor(offsets)]
 
     def weights(self, blocks: Int[Tensor, " m"]) -> Float[Tensor, "m 4 P"]:
-        """Share of the four patches in each pixel of each block, P pixels in reading order."""
+        """Return each patch's share in each pixel of each block, P pixels in reading order."""
         row, column = self._place(blocks)
         down, across = self._down.share[row][:, :, None], self._across.share[column][:, None, :]
         lower, right = down * across, across - down * across

@@ -1,4 +1,4 @@
-"""Scoring pictures window by window, windows of several pictures batched together."""
+"""Scoring images window by window, windows of several images batched together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Window = tuple[int, int, int, int]
 
 
 def windows(height: int, width: int, *, window: int, stride: int) -> list[Window]:
-    """Windows that cover every pixel of a picture, in reading order.
+    """List windows that cover every pixel of an image, in reading order.
 
-    All are of one size: window, or the picture's side where that is smaller. The last of a row
+    All are of one size: window, or the image's side where that is smaller. The last of a row
     or column is moved inwards, never cut.
 
     Raises:
-        ValueError: stride is greater than window, so pixels between windows would be missed.
+        ValueError: The stride exceeds the window, so pixels between windows would be missed.
     """
     if not 0 < stride <= window:
         raise ValueError(f"stride {stride} must be in 1..{window}, the window")
@@ -44,23 +44,24 @@ def score_maps(
     cell_px: int,
     batch_size: int,
 ) -> list[Float[Tensor, "C _ _"]]:
-    """Scores of several pictures, each on a grid of square cells that tile it.
+    """Score several images, each on a grid of square cells that tile it.
 
     Args:
-        inputs: normalised pictures of any sizes whose sides are multiples of `grid_px`.
-        scorer: gives one score per patch.
-        window_px: a multiple of `grid_px`; None: the whole picture.
-        window_stride_px: a multiple of `grid_px`; None: half a window.
-        patch_px: side of the scorer's patches.
-        cell_px: the scorer's patch stride, at most patch_px.
-        batch_size: windows given to the scorer at once.
+        inputs: Normalised images of any sizes whose sides are multiples of `grid_px`.
+        scorer: Gives one score per patch.
+        window_px: A multiple of `grid_px`; None: the whole image.
+        window_stride_px: A multiple of `grid_px`; None: half a window.
+        patch_px: Side of the scorer's patches.
+        cell_px: The scorer's patch stride, at most patch_px.
+        batch_size: Windows given to the scorer at once.
 
-    Returns: per picture (C, height / cell_px, width / cell_px); the mean where windows overlap.
+    Returns:
+        Per image (C, height / cell_px, width / cell_px); the mean where windows overlap.
     """
     by_size: defaultdict[tuple[int, int], list[tuple[int, Window]]] = defaultdict(list)
     step_px = grid_px(patch_px, cell_px)
-    for index, picture in enumerate(inputs):
-        height, width = picture.shape[1:]
+    for index, image in enumerate(inputs):
+        height, width = image.shape[1:]
         side = window_px or max(height, width)
         stride = window_stride_px or max(side // 2 // step_px, 1) * step_px
         for window in windows(height, width, window=side, stride=stride):
@@ -87,8 +88,10 @@ def score_maps(
 
 
 def grid_px(patch_px: int, stride_px: int) -> int:
-    """The step in pixels that whole patches and whole cells share: the sides of pictures and
-    windows are multiples of it. The patch size, where the stride divides it.
+    """Return the step in pixels that whole patches and whole cells share.
+
+    The sides of images and windows are multiples of it. It is the patch size, where the stride
+    divides that.
     """
     return math.lcm(patch_px, stride_px)
 
@@ -96,12 +99,12 @@ def grid_px(patch_px: int, stride_px: int) -> int:
 def patches_to_cells(
     scores: Float[Tensor, "B C rows columns"], *, patch_px: int, cell_px: int
 ) -> Float[Tensor, "B C cell_rows cell_columns"]:
-    """Scores of overlapping patches, resampled bilinearly to the cells that tile the picture.
+    """Resample scores of overlapping patches bilinearly to the cells that tile the image.
 
     Patches cell_px apart but wider than that reach over the border cells: the first patch's
     centre lies at patch_px / 2, that of the first cell at cell_px / 2. Cells nearer the border
     than any patch centre take the nearest patch's scores. Without overlap this is the identity.
-    The patches are those of a picture whose sides are multiples of `grid_px`.
+    The patches are those of an image whose sides are multiples of `grid_px`.
     """
     if cell_px == patch_px:
         return scores

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pacl.errors import InputError
+from pacl.runtime.files import read_json_object
 
 CONFIG = "config.json"
 STORYBOOK = "storybook"
@@ -36,3 +39,35 @@ def newest_checkpoint(directory: Path) -> Path:
             if (directory / name / CONFIG).is_file():
                 return directory / name
     return directory
+
+
+def describe_models(runs: Path) -> list[dict[str, Any]]:
+    """Describe the models at hand: the embedded one, and those of training runs.
+
+    Args:
+        runs: Folder that is searched, with all its subfolders, for runs with a checkpoint.
+
+    Returns:
+        Per model its name, kind, CLIP and steps of training.
+    """
+    found = [(path.parents[1], str(path.parents[1])) for path in runs.glob("**/last/config.json")]
+    found.sort()
+    with suppress(InputError):  # the embedded model is not made yet
+        found.insert(0, (Path(find_source(STORYBOOK)), STORYBOOK))
+    rows = (_describe_checkpoint(directory, name) for directory, name in found)
+    return [row for row in rows if row is not None]
+
+
+def _describe_checkpoint(directory: Path, name: str) -> dict[str, Any] | None:
+    """One row; None for a directory that holds something else."""
+    last = directory / "last"
+    config = read_json_object((last if last.is_dir() else directory) / CONFIG)
+    if config.get("format") == "pacl":
+        kind, encoder = "PACL embedder", config.get("encoder", "?")
+    elif config.get("model_type") == "clip":
+        has_embedder = (directory / "pacl" / CONFIG).is_file()
+        kind, encoder = "CLIP with PACL embedder" if has_embedder else "CLIP", "-"
+    else:
+        return None
+    steps = read_json_object(last / "trainer.json").get("step", "-")
+    return {"model": name, "kind": kind, "of": encoder, "steps": steps}

@@ -49,13 +49,13 @@ class QuickstartConfig:
     output: Path = Path("runs/quickstart")
     """Where everything is written."""
     n_train: int = 2800
-    """Captioned pictures to train on; three captions each."""
+    """Captioned images to train on; three captions each."""
     n_test: int = 90
-    """Pictures to score on; as many more teach the supervised probe."""
+    """Images to score on; as many more teach the supervised probe."""
     epochs: int = 9
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     seed: int = 100
-    """Of the drawn world; the embedded CLIP was trained on the one of seed 0."""
+    """Seeds the drawn world; the embedded CLIP was trained on the one of seed 0."""
 
 
 def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, 
         on_stage: Called as the work goes on.
 
     Returns:
-        the content of report.json.
+        The content of report.json.
 
     Raises:
         InputError: The embedded model is missing.

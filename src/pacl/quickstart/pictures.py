@@ -1,4 +1,4 @@
-"""The sheet of pictures: what was seen, what is true, what CLIP and PACL make of it."""
+"""The sheet of images: what was seen, what is true, what CLIP and PACL make of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pacl.results.figures import draw_sheet
 
 
 def draw_pictures(models: dict[str, Model], world: World, path: Path, n_rows: int = 5) -> None:
-    """Rows of: picture, truth, CLIP, PACL and PACL's heat maps of three phrases."""
+    """Draw rows of: image, truth, CLIP, PACL and PACL's heat maps of three phrases."""
     rows = []
     for item in _most_varied(world.test, n_rows):
         image, mask = open_image(item.image_path), world.test.read_mask(item)
@@ -31,7 +31,7 @@ def draw_pictures(models: dict[str, Model], world: World, path: Path, n_rows: in
         )[:3]
         rows.append(
             [
-                ("picture", image),
+                ("image", image),
                 ("truth", truth.overlay(legend=False, opacity=1)),
                 ("CLIP", theirs.overlay(legend=False, opacity=1)),
                 ("PACL", ours.overlay(legend=False, opacity=1)),
@@ -42,7 +42,7 @@ def draw_pictures(models: dict[str, Model], world: World, path: Path, n_rows: in
 
 
 def _most_varied(dataset: FolderDataset, n_items: int) -> Sequence[Any]:
-    """The first items with at least three things of some size, and six classes."""
+    """Find the first items with at least three things of some size, and six classes."""
     chosen = []
     for item in dataset:
         ids, counts = torch.from_numpy(dataset.read_mask(item)).unique(return_counts=True)

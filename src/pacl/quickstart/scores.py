@@ -32,7 +32,7 @@ from pacl.text.templates import PAPER7
 
 
 def score_things(models: dict[str, Model], world: World) -> dict[str, float]:
-    """Top-1 of each method on pictures of one thing each, and of PACL fused with CLIP.
+    """Measure top-1 of each method on images of one thing each, and of PACL fused with CLIP.
 
     PACL compares the same patches as in segmenting. Methods without an embedder classify as CLIP
     does, by its pooled embedding.
@@ -52,7 +52,7 @@ def score_things(models: dict[str, Model], world: World) -> dict[str, float]:
 
 
 def score_model(name: str, model: Model, world: World, *, top1: float) -> dict[str, Any]:
-    """A row of the table."""
+    """Measure a model, and return its row of the table."""
     segmentation = evaluate_folder(model, world.test, config=SEGMENT)
     vocabulary = model.vocabulary(world.test.labels)
     patches = measure_patch_accuracy(
@@ -67,7 +67,7 @@ def score_model(name: str, model: Model, world: World, *, top1: float) -> dict[s
 def score_probe(
     probe: nn.Linear, tokens: TokenChoice, encoder: HfClip, world: World
 ) -> dict[str, Any]:
-    """The row of the supervised probe, which cannot classify by words."""
+    """Measure the supervised probe, which cannot classify by words, and return its row."""
     classes = torch.arange(len(world.test.labels))
     fine = build_probe_scorer(encoder, probe, tokens, patch_stride_px=SEGMENT.patch_stride_px)
 
@@ -106,7 +106,7 @@ def _row(
 
 
 def score_compositions(model: Model, world: World) -> dict[str, Any]:
-    """IoU of things asked for by colour, pairs that were captioned in training against never."""
+    """Measure IoU of things asked for by colour, for pairs that training captioned or never did."""
     scores: dict[str, Any] = {}
     for name, folder in (("seen", world.seen), ("heldout", world.heldout)):
         labels, phrases = read_phrases(folder)

@@ -62,7 +62,7 @@ def draw_world(
 
 
 def read_phrases(folder: Path) -> tuple[list[str], list[str]]:
-    """Class and phrase of each picture of a split that is about one thing each."""
+    """Read class and phrase of each image of a split whose images show one thing each."""
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     return [row["label"] for row in table], [row["phrase"] for row in table]

@@ -1,4 +1,4 @@
-"""Figures for reports: sheets of pictures and curves (the only file that imports matplotlib)."""
+"""Figures for reports: sheets of images and curves (the only file that imports matplotlib)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Panel = tuple[str, Image.Image]
-"""Title and picture."""
+"""Title and image."""
 
 _INK = "#26262a"
 
 
 def draw_sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
-    """Rows of titled pictures; rows may differ in length.
+    """Draw rows of titled images; rows may differ in length.
 
     Raises:
         EnvironmentProblem: matplotlib is not installed.
@@ -32,18 +32,18 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
     for axis in axes.flat:
         axis.axis("off")
     for row, panels in zip(axes, rows, strict=True):
-        for axis, (title, picture) in zip(row, panels, strict=False):
-            axis.imshow(picture, interpolation="nearest")
+        for axis, (title, image) in zip(row, panels, strict=False):
+            axis.imshow(image, interpolation="nearest")
             axis.set_title(title, fontsize=9, color=_INK, pad=3)
     figure.savefig(path, dpi=110, facecolor="white")
 
 
 def draw_curves(metrics_paths: Mapping[str, Path], path: Path) -> None:
-    """Loss and in-batch retrieval accuracy over the steps of one or several runs.
+    """Draw loss and in-batch retrieval accuracy over the steps of one or several runs.
 
     Args:
         metrics_paths: Name of each run and its metrics.jsonl.
-        path: The picture to write.
+        path: The image to write.
 
     Raises:
         EnvironmentProblem: matplotlib is not installed.
@@ -66,11 +66,11 @@ def draw_curves(metrics_paths: Mapping[str, Path], path: Path) -> None:
 
 
 def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
-    """ROC curves in one square, with the line of chance.
+    """Draw ROC curves in one square, with the line of chance.
 
     Args:
         curves: Name of each and its rates: false positive, true positive, from 0 to 1.
-        path: The picture to write.
+        path: The image to write.
 
     Raises:
         EnvironmentProblem: matplotlib is not installed.

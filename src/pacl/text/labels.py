@@ -16,8 +16,8 @@ class Labels:
     """The classes to look for, in order; class k of a result is `names[k]`.
 
     Attributes:
-        names: one unique, non-empty name per class.
-        prompts: per class the words that stand for it (synonyms), at least one each. Usually
+        names: One unique, non-empty name per class.
+        prompts: Per class the words that stand for it (synonyms), at least one each. Usually
             just the name.
     """
 
@@ -39,10 +39,10 @@ def parse_labels(
             a Python list or mapping. With a mapping, the synonyms *replace* the name as prompts.
 
     Returns:
-        the labels, white space tidied, in the order given.
+        The labels, white space tidied, in the order given.
 
     Raises:
-        InputError: no labels, an empty or repeated one (upper and lower case count as the same),
+        InputError: No labels, an empty or repeated one (upper and lower case count as the same),
             or a file that cannot be read.
     """
     if isinstance(labels, Labels):
