@@ -66,7 +66,7 @@ def test_segment_takes_paths_images_and_arrays(model: Model, photos: Path) -> No
 
 def test_segment_is_the_cosine_of_patches_and_words(model: Model, photos: Path) -> None:
     result = model.segment(photos / "a.png", LABELS, config=SegmentConfig(size_px=(32, 48)))
-    pixels = model.pacl.encoder.preprocess(Image.open(photos / "a.png"), size_px=(32, 48))
+    pixels = model.pacl.encoder.prepare(Image.open(photos / "a.png"), size_px=(32, 48))
     with torch.no_grad():
         patches = model.patch_embeds(pixels[None])[0]
     words = model.vocabulary(LABELS).text_embeds
@@ -193,14 +193,14 @@ def test_stream_refuses_at_once(model: Model, photos: Path) -> None:
 
 def test_words_are_encoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     n_calls = 0
-    encode = model.pacl.encoder.encode_classes
+    encode = model.pacl.encode_classes
 
     def counted(*args: Any) -> Any:
         nonlocal n_calls
         n_calls += 1
         return encode(*args)
 
-    monkeypatch.setattr(model.pacl.encoder, "encode_classes", counted)
+    monkeypatch.setattr(model.pacl, "encode_classes", counted)
     first = model.vocabulary("tree, car")
     assert model.vocabulary(["tree", "car"]) is first
     assert n_calls == 1

@@ -23,8 +23,7 @@ from pacl.inference.segmenter import Prepared, Segmenter, build_scorer, check_co
 from pacl.inference.vocabulary import Vocabulary
 from pacl.inference.windows import PatchScorer
 from pacl.modeling import pacl as models
-from pacl.modeling.engines import DEFAULT_ENGINE
-from pacl.modeling.names import STORYBOOK, find_source
+from pacl.modeling.names import DEFAULT_ENGINE, STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
@@ -112,7 +111,7 @@ class Model:
         parsed, templates = parse_labels(labels), tuple(templates or self.templates)
         if self._known is None or self._known[:2] != (parsed, templates):
             with torch.no_grad():
-                text_embeds, class_of_name = self.pacl.encoder.encode_classes(parsed, templates)
+                text_embeds, class_of_name = self.pacl.encode_classes(parsed, templates)
             vocabulary = Vocabulary(parsed.names, text_embeds, class_of_name)
             self._known = parsed, templates, vocabulary
         return self._known[2]
@@ -219,9 +218,9 @@ class Model:
         if score is None:
             score = "pacl" if self.pacl.has_embedder else "clip"
         stride = SegmentConfig(patch_stride_px=patch_stride_px)
-        check_config(stride, patch_px=self.pacl.encoder.patch_size_px)
+        check_config(stride, patch_px=self.pacl.vision.patch_size_px)
         vocabulary = self.vocabulary(labels)
-        images = self.pacl.encoder.preprocess(read_image(image))[None]
+        images = self.pacl.vision.prepare(read_image(image))[None]
         probabilities = class_probabilities(
             self.pacl,
             images,
@@ -238,7 +237,7 @@ class Model:
         """Embed patches in the joint space, not normalised (paper: ê_v(f̂_v(x))).
 
         Args:
-            images: Normalised, as pacl.encoder.preprocess returns them; sides of whole patches.
+            images: Normalised, as pacl.vision.prepare returns them; sides of whole patches.
             stride_px: Distance between patches; None: the patch size.
         """
         return self.pacl.patch_embeds(images.to(self.pacl.device), stride_px=stride_px)
@@ -246,7 +245,7 @@ class Model:
     def _segmenter(self, vocabulary: Vocabulary, config: SegmentConfig) -> Segmenter:
         return Segmenter(
             build_scorer(self.pacl, vocabulary.text_embeds, patch_stride_px=config.patch_stride_px),
-            encoder=self.pacl.encoder,
+            encoder=self.pacl.vision,
             labels=vocabulary.labels,
             class_of_name=vocabulary.class_of_name,
             logit_scale=self.pacl.logit_scale,
@@ -260,7 +259,7 @@ def is_on_storybook(model: Model) -> bool:
         embedded = find_source(STORYBOOK)
     except InputError:
         return False
-    source = find_source(model.pacl.encoder.source)
+    source = find_source(model.pacl.vision.source)
     return Path(source).resolve() == Path(embedded).resolve()
 
 

@@ -45,7 +45,7 @@ def _brute_force(model: Model, dataset: FolderDataset, kind: str) -> dict[str, f
     right_all, right_present, vectors, classes = [], [], [], []
     for item in dataset:
         with Image.open(item.image_path) as image, torch.inference_mode():
-            pixels = pacl.encoder.preprocess(image, size_px=(32, 40))[None]
+            pixels = pacl.encoder.prepare(image, size_px=(32, 40))[None]
             tokens, grid = pacl.encoder.encode_patches(
                 pixels, kind=pacl.token_kind, layer=pacl.token_layer
             )

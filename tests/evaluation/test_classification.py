@@ -38,7 +38,7 @@ def test_rows_equal_picture_by_picture(score: str, model: Model, data: Classific
     vocabulary = Model(model.pacl, templates=TEMPLATES).vocabulary(LABELS)
     right, among_5 = [], []
     for k in range(13):
-        image = model.pacl.encoder.preprocess(data.test.pictures.open(k))[None]
+        image = model.pacl.encoder.prepare(data.test.pictures.open(k))[None]
         found = class_probabilities(model.pacl, image, vocabulary, score=score)[0]
         order = found.argsort(descending=True).tolist()
         right.append(order[0] == k % 6)

@@ -26,7 +26,7 @@ class RedReader:
     image_size_px = 16
     patch_size_px = PATCH_PX
 
-    def preprocess(self, image: Image.Image, *, size_px: tuple[int, int] | None = None) -> Tensor:
+    def prepare(self, image: Image.Image, *, size_px: tuple[int, int] | None = None) -> Tensor:
         assert size_px is not None
         height, width = size_px
         resized = image.resize((width, height), Image.Resampling.BOX)

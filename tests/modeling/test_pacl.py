@@ -91,7 +91,7 @@ def test_frozen_encoder_trained_embedder(pacl: Pacl) -> None:
     """After train() and three steps over all parameters the encoder is as it was, to the bit."""
     before = {name: value.clone() for name, value in pacl.state_dict().items()}
     pacl.train()
-    assert not any(module.training for module in pacl.get_submodule("encoder").modules())
+    assert not any(module.training for module in pacl.get_submodule("vision").modules())
     optimiser = torch.optim.AdamW(
         [p for p in pacl.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.2
     )
@@ -103,12 +103,12 @@ def test_frozen_encoder_trained_embedder(pacl: Pacl) -> None:
         contrastive_loss(compatibility, 10.0).backward()
         optimiser.step()
     for name, value in pacl.state_dict().items():
-        if name.startswith("encoder."):
+        if name.startswith(("vision.", "text.")):
             assert torch.equal(value, before[name]), name
         else:
             assert not torch.equal(value, before[name]), name
     for name, parameter in pacl.named_parameters():
-        assert (parameter.grad is None) == name.startswith("encoder."), name
+        assert (parameter.grad is None) == name.startswith(("vision.", "text.")), name
 
 
 # ---- fingerprint ----------------------------------------------------------------------------
@@ -135,8 +135,8 @@ def _set_on(**values: object) -> Callable[[Pacl], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        _change_weights("encoder.clip.vision_model.encoder.layers.1.mlp.fc1.weight"),
-        _change_weights("encoder.clip.text_model.encoder.layers.1.mlp.fc1.weight"),
+        _change_weights("vision.clip.vision_model.encoder.layers.1.mlp.fc1.weight"),
+        _change_weights("vision.clip.text_model.encoder.layers.1.mlp.fc1.weight"),
         _change_weights("embedder.main_in.weight"),
         _change_weights("embedder.skip.bias"),
         _set_on(embedder=None),

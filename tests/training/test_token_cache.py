@@ -25,7 +25,7 @@ class TinyEncoder:
         self.n_encoded = 0
         self.fails_after = 10**9
 
-    def preprocess(
+    def prepare(
         self, image: Image.Image, *, size_px: tuple[int, int] | None = None
     ) -> torch.Tensor:
         height, width = size_px or (8, 8)
@@ -76,7 +76,7 @@ def test_tokens_are_the_encoders(
         on_progress=lambda done, total: seen.append((done, total)),
     )
     images = torch.stack(
-        [encoder.preprocess(Image.open(path), size_px=(8, 12)) for path in image_paths]
+        [encoder.prepare(Image.open(path), size_px=(8, 12)) for path in image_paths]
     )
     expected, grid = encoder.encode_patches(images, kind="clip", layer=-2, norm=True)
     assert cache.grid == grid == (2, 3)

@@ -139,9 +139,9 @@ def test_pictures_are_what_the_encoder_would_make_of_them(
     Image.fromarray(pixels).save(path)
     encoder = HfClip.from_pretrained(clip_dir)
     ours = encoder.normalise(load_picture(path, encoder.image_size_px, is_cropped=True)[None])
-    assert torch.equal(ours[0], encoder.preprocess(open_image(path)))
+    assert torch.equal(ours[0], encoder.prepare(open_image(path)))
     squeezed = encoder.normalise(load_picture(path, 24, is_cropped=False)[None])
-    assert torch.equal(squeezed[0], encoder.preprocess(open_image(path), size_px=(24, 24)))
+    assert torch.equal(squeezed[0], encoder.prepare(open_image(path), size_px=(24, 24)))
 
 
 def test_pictures_from_memory_and_decoded_per_batch_are_the_same(pairs_dir: Path) -> None:
@@ -280,7 +280,7 @@ def test_the_first_loss_is_the_formula(config: TrainConfig, pairs_dir: Path) -> 
     assert batch.positives.sum() > len(rows), "several positives for a noun, or there is no test"
 
     encoder = HfClip.from_pretrained(config.model)
-    images = torch.stack([encoder.preprocess(open_image(paths[row])) for row in rows])
+    images = torch.stack([encoder.prepare(open_image(paths[row])) for row in rows])
     tokens, _ = encoder.encode_patches(images)
     patches = encoder.project_patches(tokens)  # init = clip: the untrained embedder is CLIP's own
     embeds = encoder.encode_texts([table.texts[i] for i in batch.ids])

@@ -185,7 +185,7 @@ def _embed_as_clip(pacl: Pacl, pixels: Tensor, tokens: Tensor) -> Tensor:
         tokens: Of the model's kind and layer, which are used where they are those.
     """
     if (pacl.token_kind, pacl.token_layer) != ("clip", -1):
-        tokens, _ = pacl.encoder.encode_patches(pixels)
+        tokens, _ = pacl.encoder.encode_patches(pixels, kind="clip")
     return pacl.encoder.project_patches(tokens)
 
 
@@ -275,7 +275,7 @@ def _read_image(encoder: FrozenClip, item: MaskItem) -> Tensor:
     """The whole picture, resized to whole patches, normalised (3, H, W)."""
     image = open_image(item.image_path)
     size_px = working_size_px(image.height, image.width, encoder=encoder, config=SegmentConfig())
-    return encoder.preprocess(image, size_px=size_px)
+    return encoder.prepare(image, size_px=size_px)
 
 
 def _labels_of_patches(dataset: MaskDataset, item: MaskItem, grid: tuple[int, int]) -> Tensor:

@@ -168,7 +168,7 @@ class _Reader:
         """
 
         def read(row: int) -> Tensor:
-            return self.pacl.encoder.preprocess(split.pictures.open(row))
+            return self.pacl.encoder.prepare(split.pictures.open(row))
 
         size = self.batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]

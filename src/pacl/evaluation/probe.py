@@ -106,7 +106,7 @@ def _encode_patches(
     features, labels = [], []
     side = (encoder.image_size_px, encoder.image_size_px)
     for n_done, item in enumerate(dataset, start=1):
-        image = encoder.preprocess(open_image(item.image_path), size_px=side)[None]
+        image = encoder.prepare(open_image(item.image_path), size_px=side)[None]
         patch_tokens, grid = encoder.encode_patches(image, kind=tokens.kind, layer=tokens.layer)
         of_patches = patch_labels(
             torch.from_numpy(dataset.read_mask(item)),

@@ -40,7 +40,7 @@ class ImageReader(Protocol):
         """The side of one patch."""
         ...
 
-    def preprocess(
+    def prepare(
         self, image: Image.Image, *, size_px: tuple[int, int] | None = None
     ) -> Float[Tensor, "3 H W"]:
         """Resize an image to exactly (height, width) and normalise it."""
@@ -179,7 +179,7 @@ class Segmenter:
         size_px = working_size_px(
             image.height, image.width, encoder=self._encoder, config=self._config
         )
-        return Prepared(image, self._encoder.preprocess(image, size_px=size_px), source)
+        return Prepared(image, self._encoder.prepare(image, size_px=size_px), source)
 
     def score(self, inputs: Sequence[Float[Tensor, "3 _ _"]]) -> list[Float[Tensor, "N _ _"]]:
         """Score every name on the grid of each prepared image, averaged where windows overlap."""

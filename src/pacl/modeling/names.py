@@ -11,14 +11,18 @@ from pacl.runtime.files import read_json_object
 
 CONFIG = "config.json"
 STORYBOOK = "storybook"
+DEFAULT_ENGINE = "torch"
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def find_source(source: str | Path) -> str | Path:
-    """Find what a model's name stands for: a directory, or else a hub id, given back as it is.
+    """Find what a model's name means: a directory, or else a hub id, returned as it is.
 
     A relative path is looked for in the working directory and then where pacl lies, so that
     models/storybook means the same everywhere. Of a run's output, best/ or else last/ is taken.
+
+    Raises:
+        InputError: The embedded model is asked for and not there.
     """
     path = Path("models", STORYBOOK) if str(source) == STORYBOOK else Path(source).expanduser()
     for root in (Path(), PACKAGE.parents[1], PACKAGE):
@@ -33,7 +37,7 @@ def find_source(source: str | Path) -> str | Path:
 
 
 def newest_checkpoint(directory: Path) -> Path:
-    """Of a run's output directory, best/ or else last/; any other directory as it is."""
+    """Return best/, or else last/, of a run's output directory; any other directory as it is."""
     if not (directory / CONFIG).is_file():
         for name in ("best", "last"):
             if (directory / name / CONFIG).is_file():

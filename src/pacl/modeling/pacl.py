@@ -1,47 +1,52 @@
-"""PACL as a whole: a frozen CLIP, the trained embedder on its patch tokens, a logit scale."""
+"""PACL as a whole: two frozen towers, the trained embedder between them, a logit scale."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pacl.errors import InputError
+from pacl.modeling import checkpoint
 from pacl.modeling.embedder import VisionEmbedder
-from pacl.modeling.engines import DEFAULT_ENGINE, DenseEngine, build_engine
-from pacl.modeling.names import CONFIG, find_source, newest_checkpoint
-from pacl.modeling.towers import FrozenClip, files
+from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
+from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
 from pacl.modeling.towers.hf import HfClip
-from pacl.runtime.files import write_atomically
+from pacl.text.labels import Labels, fill_templates
 
-WEIGHTS = "embedder.safetensors"
-FORMAT = "pacl"
-VERSION = 1
+if TYPE_CHECKING:
+    from pacl.modeling.engines import DenseEngine
+
 BASELINE_KIND = "maskclip"
 
 
 class Pacl(nn.Module):
-    """A frozen CLIP and the embedder that aligns its patches with texts.
+    """Two frozen towers and the embedder that aligns patches with texts.
 
     Args:
-        encoder: The frozen CLIP.
+        encoder: A CLIP, which is both towers; or else give `vision` and `text`.
+        vision: The tower that encodes patches.
+        text: The tower that encodes texts.
         embedder: The trained part; None: CLIP's own projection, a training-free baseline.
         patch_temperature: τ_p of the patch weights (the paper has none: 1).
-        token_kind: How the encoder's last used block mixes patches, see
+        token_kind: How the vision tower's last used block mixes patches, see
             `pacl.modeling.towers.token_kinds`.
         token_layer: Which block's tokens are embedded, -1 the last.
-        logit_scale: Factor between compatibility and logit; None: the encoder's own.
+        logit_scale: Factor between compatibility and logit; None: the text tower's own.
         training: How the embedder was trained, as it is to be kept in the checkpoint.
     """
 
     def __init__(
         self,
         *,
-        encoder: FrozenClip,
+        encoder: FrozenClip | None = None,
+        vision: VisionTower | None = None,
+        text: TextTower | None = None,
         embedder: VisionEmbedder | None,
         patch_temperature: float = 1.0,
         token_kind: str = "clip",
@@ -50,14 +55,35 @@ class Pacl(nn.Module):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        vision, text = vision or encoder, text or encoder
+        if vision is None or text is None:
+            raise ValueError("give encoder, or both vision and text")
+        self.vision: VisionTower = vision
+        self.text: TextTower = text
+        self.is_clip = encoder is vision and encoder is text
         self.embedder = embedder
         self.patch_temperature = patch_temperature
         self.token_kind = token_kind
         self.token_layer = token_layer
-        self.logit_scale = encoder.logit_scale if logit_scale is None else logit_scale
+        self.logit_scale = text.logit_scale if logit_scale is None else logit_scale
         self.training_facts = training or {}
         self._engine: DenseEngine | None = None
+
+    # ---- facts ----------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> FrozenClip:
+        """The CLIP that is both towers.
+
+        Raises:
+            InputError: The towers are no CLIP, and what only a CLIP can do is asked for.
+        """
+        if not self.is_clip:
+            raise InputError(
+                f"{self.vision.source} and {self.text.source} have no joint space of their own",
+                why="only a CLIP scores an image, or its patches, without a trained embedder",
+            )
+        return cast(FrozenClip, self.vision)
 
     @property
     def has_embedder(self) -> bool:
@@ -82,14 +108,34 @@ class Pacl(nn.Module):
 
         Results that were written before there was a `fingerprint` carry this one.
         """
+        towers = self.vision.fingerprint
+        if not self.is_clip:
+            towers += "/" + self.text.fingerprint
         if self.embedder is None:
-            return self.encoder.fingerprint
-        return f"{self.encoder.fingerprint}+{files.stored_fingerprint(self.embedder.state_dict())}"
+            return towers
+        return f"{towers}+{files.stored_fingerprint(self.embedder.state_dict())}"
 
     @property
     def device(self) -> torch.device:
         """Where images are wanted."""
-        return self.encoder.device
+        return self.vision.device
+
+    def describe(self) -> str:
+        """Say in one plain sentence what this model is."""
+        tokens = f"{self.token_kind} tokens of layer {self.token_layer}"
+        if self._engine is not None:
+            tokens += f", engine {self._engine.name}"
+        towers = self.vision.source
+        if not self.is_clip:
+            towers += f" and {self.text.source}"
+        if self.has_embedder:
+            return f"PACL: a trained embedder on {towers} ({tokens})."
+        return (
+            f"No trained embedder: training-free baseline on {towers} ({tokens}, "
+            "CLIP's own projection)."
+        )
+
+    # ---- images ---------------------------------------------------------------------------
 
     def patch_embeds(
         self, images: Float[Tensor, "B 3 H W"], *, stride_px: int | None = None
@@ -118,22 +164,29 @@ class Pacl(nn.Module):
         Returns:
             Patch tokens, row-major, and the grid (rows, columns).
         """
-        encoder = self.encoder if self._engine is None else self._engine
-        return encoder.encode_patches(
+        tower = self.vision if self._engine is None else self._engine
+        return tower.encode_patches(
             images, kind=self.token_kind, layer=self.token_layer, stride_px=stride_px
         )
 
     def use_engine(self, name: str) -> None:
-        """Let an engine run the frozen encoder from now on: for inference, without gradients.
+        """Let an engine run the vision tower from now on: for inference, without gradients.
 
         Args:
-            name: A key of `pacl.modeling.engines.ENGINES`, or "auto".
+            name: A key of `pacl.modeling.engines.ENGINES`, or "auto". "torch" is the tower
+                itself.
 
         Raises:
-            InputError: No such engine, or none for this device.
+            InputError: No such engine, or none for this tower or device.
             EnvironmentProblem: Its packages are not installed.
         """
-        self._engine = build_engine(name, self.encoder)
+        if name == DEFAULT_ENGINE:
+            self._engine = None
+            return
+        from pacl.modeling.engines import build_engine
+
+        engine = build_engine(name, self.vision)
+        self._engine = None if engine.name == DEFAULT_ENGINE else engine
 
     def embed_tokens(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """Embed patch tokens of this model's kind and layer, for instance from a cache."""
@@ -141,20 +194,30 @@ class Pacl(nn.Module):
             return self.encoder.project_patches(patch_tokens)
         return self.embedder(patch_tokens.to(self.embedder.skip.weight.dtype))
 
-    def describe(self) -> str:
-        """Say in one plain sentence what this model is."""
-        tokens = f"{self.token_kind} tokens of layer {self.token_layer}"
-        if self._engine is not None and self._engine.name != DEFAULT_ENGINE:
-            tokens += f", engine {self._engine.name}"
-        if self.has_embedder:
-            return f"PACL: a trained embedder on {self.encoder.source} ({tokens})."
-        return (
-            f"No trained embedder: training-free baseline on {self.encoder.source} ({tokens}, "
-            "CLIP's own projection)."
-        )
+    # ---- texts ----------------------------------------------------------------------------
+
+    def encode_classes(
+        self, labels: Labels, templates: Sequence[str]
+    ) -> tuple[Float[Tensor, "N D"], Int[Tensor, "N"]]:
+        """Encode each name of each class in all templates: normalise, average, normalise.
+
+        Args:
+            labels: Classes, each with one or more names.
+            templates: Such as "a photo of a {}."; see `pacl.text.templates`.
+
+        Returns:
+            One unit embedding per name, and the index of the class that each name stands for.
+        """
+        names = [name for prompts in labels.prompts for name in prompts]
+        class_of_name = [c for c, prompts in enumerate(labels.prompts) for _ in prompts]
+        texts = [text for name in names for text in fill_templates(name, templates)]
+        embeds = self.text.encode_texts(texts).unflatten(0, (len(names), -1)).mean(dim=1)
+        return F.normalize(embeds, dim=-1), torch.tensor(class_of_name, device=embeds.device)
+
+    # ---- checkpoints ----------------------------------------------------------------------
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the embedder and what it belongs to; the encoder is named, never copied.
+        """Write the embedder and what it belongs to; the towers are named, never copied.
 
         Args:
             directory: Made where it does not exist; each file is replaced whole or not at all.
@@ -165,23 +228,22 @@ class Pacl(nn.Module):
         """
         if self.embedder is None:
             raise ValueError("a training-free baseline has nothing to save: embedder is None")
-        target = Path(directory)
-        config = {
-            "format": FORMAT,
-            "version": VERSION,
-            "encoder": self.encoder.source,
-            "encoder_fingerprint": self.encoder.fingerprint,
-            "token_kind": self.token_kind,
-            "token_layer": self.token_layer,
-            "patch_temperature": self.patch_temperature,
-            "width": self.embedder.width,
-            "joint_width": self.embedder.joint_width,
-            "hidden": self.embedder.hidden,
-            "logit_scale": self.logit_scale,
-            "training": self.training_facts,
-        }
-        files.write_safetensors(self.embedder.state_dict(), target / WEIGHTS)
-        write_atomically(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        checkpoint.write(
+            directory,
+            {
+                "encoder": self.encoder.source,
+                "encoder_fingerprint": self.encoder.fingerprint,
+                "token_kind": self.token_kind,
+                "token_layer": self.token_layer,
+                "patch_temperature": self.patch_temperature,
+                "width": self.embedder.width,
+                "joint_width": self.embedder.joint_width,
+                "hidden": self.embedder.hidden,
+                "logit_scale": self.logit_scale,
+                "training": self.training_facts,
+            },
+            self.embedder,
+        )
 
     @classmethod
     def from_pretrained(
@@ -202,18 +264,14 @@ class Pacl(nn.Module):
         Raises:
             InputError: No PACL checkpoint, one of another CLIP, or damaged.
         """
-        source = Path(directory)
-        config = _read_config(source)
+        config = checkpoint.read_config(directory)
         if encoder is None:
             encoder = HfClip.from_pretrained(find_source(config["encoder"]), device=device)
             encoder.source = config["encoder"]
-        _check_encoder(config, encoder, source)
-        embedder = VisionEmbedder(config["width"], config["joint_width"], hidden=config["hidden"])
-        weights = files.read_safetensors(source / WEIGHTS)
-        files.fill_weights(embedder, weights, source)
+        checkpoint.check_encoder(config, encoder, directory)
         return cls(
             encoder=encoder,
-            embedder=embedder.to(encoder.device),
+            embedder=checkpoint.read_embedder(config, directory).to(encoder.device),
             patch_temperature=config["patch_temperature"],
             token_kind=config["token_kind"],
             token_layer=config["token_layer"],
@@ -228,7 +286,7 @@ def load(
     device: str | torch.device | None = None,
     embedder: str | Path | None = None,
 ) -> Pacl:
-    """Load whatever a user may name as a model.
+    """Load a model by name, hub id or path.
 
     Args:
         source: "storybook" (comes with pacl); a CLIP, by hub id or directory, whose subfolder
@@ -246,53 +304,15 @@ def load(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found = find_source(source)
-    if _is_pacl(found):
+    if checkpoint.is_pacl(found):
         if embedder is not None:
             raise InputError(f"{source} has its own embedder", fix="name its CLIP, or no embedder")
         return Pacl.from_pretrained(found, device=device)
     encoder = HfClip.from_pretrained(found, device=device)
     encoder.source = str(source)
     beside = Path(found) / "pacl"
-    if embedder is None and _is_pacl(beside):
+    if embedder is None and checkpoint.is_pacl(beside):
         embedder = beside
     if embedder is not None:
         return Pacl.from_pretrained(newest_checkpoint(Path(embedder)), encoder=encoder)
     return Pacl(encoder=encoder, embedder=None, token_kind=BASELINE_KIND).eval()
-
-
-def _is_pacl(source: str | Path) -> bool:
-    path = Path(source) / CONFIG
-    return path.is_file() and files.read_json(path).get("format") == FORMAT
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    config = files.read_json(directory / CONFIG)
-    if config.get("format") != FORMAT:
-        raise InputError(
-            f"{directory} is not a PACL checkpoint",
-            why=f"its {CONFIG} has format {config.get('format')!r}, wanted {FORMAT!r}",
-        )
-    if config.get("version") != VERSION:
-        raise InputError(
-            f"{directory} was written by another version of pacl",
-            why=f"checkpoint version {config.get('version')!r}, this pacl reads {VERSION}",
-        )
-    return config
-
-
-def _check_encoder(config: dict[str, Any], encoder: FrozenClip, directory: Path) -> None:
-    widths = config["width"], config["joint_width"]
-    if (encoder.width, encoder.joint_width) != widths:
-        raise InputError(
-            f"the embedder in {directory} does not fit {encoder.source}",
-            why=f"it maps {widths[0]} to {widths[1]}, "
-            f"the CLIP has {encoder.width} and {encoder.joint_width}",
-            fix=f"use it with {config['encoder']}",
-        )
-    if encoder.fingerprint != config["encoder_fingerprint"]:
-        raise InputError(
-            f"the embedder in {directory} was trained on another CLIP than {encoder.source}",
-            why=f"fingerprint of the weights: {config['encoder_fingerprint']} in the checkpoint, "
-            f"{encoder.fingerprint} here",
-            fix=f"use it with {config['encoder']}, or train a new embedder",
-        )

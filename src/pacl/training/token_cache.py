@@ -191,7 +191,7 @@ class _Pictures:
     def _load(self, row: int) -> Tensor | str:
         """The image, or why it cannot be read."""
         try:
-            return self.encoder.preprocess(open_image(self.paths[row]), size_px=self.size_px)
+            return self.encoder.prepare(open_image(self.paths[row]), size_px=self.size_px)
         except InputError as error:
             return error.what
 

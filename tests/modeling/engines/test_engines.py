@@ -15,9 +15,9 @@ from checkpoints import write_clip
 from pacl.cli.options import ModelOptions
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling import engines
-from pacl.modeling.engines import ENGINES, build_engine, onnx, pick_engine
-from pacl.modeling.engines import pytorch as tower
+from pacl.modeling.engines import ENGINES, build_engine, onnx, pick_engine, pytorch
 from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers import products
 from pacl.modeling.towers.hf import HfClip
 
 FLOAT32 = ["torch", "torch-compiled", "onnx", "openvino"]
@@ -29,7 +29,7 @@ def _no_compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Graphs are captured as ever, and run without the minute that it takes to compile them."""
     if "compiled" in request.node.name:
         request.getfixturevalue("unchecked_shapes")  # dynamo does not see through the checks
-    monkeypatch.setattr(tower, "COMPILER", "aot_eager")
+    monkeypatch.setattr(pytorch, "COMPILER", "aot_eager")
     torch.compiler.reset()
 
 
@@ -127,7 +127,7 @@ def test_the_users_cache_holds_the_graphs(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(onnx, "_export", lambda _, path: path.write_bytes(b"graph"))
-    blocks = tower.PatchTower(encoder.clip.vision_model, kind="clip", layer=-1)
+    blocks = encoder.patch_tower(kind="clip", layer=-1)
     path = onnx.export_tower(blocks, fingerprint="f")
     assert path.is_relative_to(tmp_path / "pacl" / "engines")
     assert path.read_bytes() == b"graph"
@@ -192,7 +192,7 @@ def test_without_a_compiler_the_error_says_what_does_not_need_one(
     def fail(*_: Any) -> None:
         raise OSError("no C++ compiler")
 
-    monkeypatch.setattr(tower, "COMPILER", fail)
+    monkeypatch.setattr(pytorch, "COMPILER", fail)
     engine = build_engine("torch-compiled", encoder)
     with pytest.raises(EnvironmentProblem, match=r"(?s)no C\+\+ compiler.*fix: .*--engine torch"):
         engine.encode_patches(images(1, 3, 32, 32), kind="clip", layer=-1, stride_px=8)
@@ -208,10 +208,10 @@ def test_without_a_compiler_the_error_says_what_does_not_need_one(
 def test_onednn_multiplies_only_where_it_keeps_float32(
     flags: set[str], is_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tower, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(products, "cpu_flags", lambda: flags)
     backend = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  (torch leaves it untyped)
     before = backend.fp32_precision
-    with contextlib.suppress(KeyError), tower.onednn_products():
+    with contextlib.suppress(KeyError), products.onednn_products():
         assert (backend.fp32_precision == "bf16") is is_set
         raise KeyError
     assert backend.fp32_precision == before

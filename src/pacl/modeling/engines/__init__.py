@@ -1,8 +1,9 @@
-"""Engines: who runs the frozen encoder's blocks when pictures are segmented.
+"""Engines: what runs the frozen encoder's blocks when images are segmented.
 
-Each takes the place of `FrozenClip.encode_patches` and of nothing else: patches are cut, embedded
+Each takes the place of `HfClip.encode_patches` and of nothing else: patches are cut, embedded
 and given their positions by torch, so that every engine knows every size and stride, and text
-embeddings, embedder and labelling are the same. How far an engine's labels agree with float32's is
+embeddings, embedder and labelling are the same. "torch", the default, is the encoder itself, and
+nothing of this folder is imported for it. How far an engine's labels agree with float32's is
 measured by benchmarks/inference.py; see docs/performance.md.
 """
 
@@ -19,11 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pacl.errors import EnvironmentProblem, InputError
-from pacl.modeling.engines.pytorch import PatchTower, cpu_flags
-from pacl.modeling.towers import FrozenClip
+from pacl.modeling.towers import VisionTower
 from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.products import cpu_flags
 from pacl.modeling.towers.token_kinds import Grid
-from pacl.modeling.towers.walk import embed_images
+from pacl.modeling.towers.walk import PatchTower
 
 ENGINES = {
     "torch": "PyTorch, float32",
@@ -36,8 +37,6 @@ ENGINES = {
 }
 """The engines by the name that ``--engine`` takes; "auto" picks one of them."""
 
-DEFAULT_ENGINE = "torch"
-
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 Run = Callable[[Tensor, Grid], Tensor]
@@ -47,12 +46,12 @@ _log = logging.getLogger(__name__)
 
 
 class DenseEngine:
-    """Gives patch tokens as `FrozenClip.encode_patches` does, its blocks run by one of ENGINES.
+    """Encodes patches as `HfClip.encode_patches` does, its blocks run by one of ENGINES.
 
     Args:
-        encoder: Holds the weights; never changed.
+        encoder: Holds the weights, which are never changed.
         name: A key of ENGINES.
-        build: Makes the function that runs a tower; called once for each kind and layer.
+        build: Builds what runs a tower; called once for each kind and layer.
     """
 
     def __init__(self, encoder: HfClip, name: str, build: Callable[[PatchTower], Run]) -> None:
@@ -73,25 +72,23 @@ class DenseEngine:
         """Encode images to normed patch tokens, float32, and their grid.
 
         Args:
-            images: As for `FrozenClip.encode_patches`, and so the rest.
+            images: As for `HfClip.encode_patches`, and so the rest.
             kind: How the last block that runs mixes patches.
             layer: Whose output.
             stride_px: Distance of neighbouring patches; None: the patch size.
 
         Raises:
-            ValueError: As `FrozenClip.encode_patches`.
+            ValueError: As `HfClip.encode_patches`.
             InputError: This engine does not know that kind.
         """
-        vision = self._encoder.clip.vision_model
         if (kind, layer) not in self._runs:
-            tower = PatchTower(vision, kind=kind, layer=layer)
+            tower = self._encoder.patch_tower(kind=kind, layer=layer)
             self._runs[kind, layer] = self._build(tower)
-        stride_px = stride_px or self._encoder.patch_size_px
-        tokens, grid = embed_images(vision, images, stride_px=stride_px)
+        tokens, grid = self._encoder.embed_images(images, stride_px=stride_px)
         return self._runs[kind, layer](tokens, grid).float(), grid
 
 
-def build_engine(name: str, encoder: FrozenClip, *, cache_dir: Path | None = None) -> DenseEngine:
+def build_engine(name: str, encoder: VisionTower, *, cache_dir: Path | None = None) -> DenseEngine:
     """Build an engine for a frozen encoder, and say in the log which it is.
 
     Args:
@@ -100,11 +97,14 @@ def build_engine(name: str, encoder: FrozenClip, *, cache_dir: Path | None = Non
         cache_dir: For exported graphs; None: pacl/engines in the user's cache.
 
     Raises:
-        InputError: There is no such engine, or it does not run on the encoder's device.
+        InputError: There is no such engine, or it does not run this encoder, or not on its device.
         EnvironmentProblem: Its packages are not installed.
     """
     if not isinstance(encoder, HfClip):
-        raise InputError(f"engines need a CLIP in Hugging Face format, got {encoder.source}")
+        raise InputError(
+            f"engine {name} runs the vision tower of a CLIP only, not {encoder.source}",
+            fix="--engine torch",
+        )
     if name == "auto":
         name = pick_engine(encoder.device)
         _log.info("engine: %s (%s), auto's pick", name, ENGINES[name])
@@ -112,22 +112,27 @@ def build_engine(name: str, encoder: FrozenClip, *, cache_dir: Path | None = Non
         _log.debug("engine: %s (%s)", name, ENGINES[name])
     else:
         raise InputError(f"no engine {name!r}", fix=f"use auto, {', '.join(ENGINES)}")
-    if name.startswith("torch"):
-        from pacl.modeling.engines import pytorch as tower
+    return DenseEngine(encoder, name, _choose_run(name, encoder, cache_dir))
 
-        build = tower.run_bfloat16 if "bf16" in name else tower.run_float32
-        is_compiled = name.endswith("compiled")
-        return DenseEngine(encoder, name, partial(build, is_compiled=is_compiled))
+
+def _choose_run(name: str, encoder: HfClip, cache_dir: Path | None) -> Callable[[PatchTower], Run]:
+    if name.startswith("torch"):
+        from pacl.modeling.engines.pytorch import Bfloat16Run, Float32Run
+
+        run = Bfloat16Run if "bf16" in name else Float32Run
+        return partial(run, is_compiled=name.endswith("compiled"))
     _require(name, encoder.device)
     if name == "onnx":
-        from pacl.modeling.engines import onnx
+        from pacl.modeling.engines.onnx import OnnxRun
 
-        return DenseEngine(encoder, name, onnx.runner(encoder.fingerprint, cache_dir))
-    from pacl.modeling.engines import openvino
+        return partial(OnnxRun, fingerprint=encoder.fingerprint, cache_dir=cache_dir)
+    from pacl.modeling.engines.openvino import OpenVinoRun
 
-    precision = "bf16" if name == "openvino-bf16" else "f32"
-    return DenseEngine(
-        encoder, name, openvino.runner(encoder.fingerprint, cache_dir, precision=precision)
+    return partial(
+        OpenVinoRun,
+        fingerprint=encoder.fingerprint,
+        cache_dir=cache_dir,
+        precision="bf16" if name == "openvino-bf16" else "f32",
     )
 
 

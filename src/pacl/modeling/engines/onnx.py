@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pacl.errors import InputError
-from pacl.modeling.engines.pytorch import PatchTower
 from pacl.modeling.towers.token_kinds import Grid
+from pacl.modeling.towers.walk import PatchTower
 from pacl.runtime.files import replacing
 
 GRAPH_VERSION = 1
@@ -22,39 +21,37 @@ GRAPH_VERSION = 1
 _log = logging.getLogger(__name__)
 
 
-def runner(
-    fingerprint: str, cache_dir: Path | None
-) -> Callable[[PatchTower], Callable[[Tensor, Grid], Tensor]]:
-    """What builds ONNX Runtime's run of a tower, for `DenseEngine`.
+class OnnxRun:
+    """Runs a tower in ONNX Runtime, on the CPU.
 
     Args:
-        fingerprint: Of the encoder's weights.
+        tower: Float32 weights on the CPU.
+        fingerprint: Identifies the encoder's weights.
         cache_dir: See `export_tower`.
     """
 
-    def build(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
+    def __init__(self, tower: PatchTower, *, fingerprint: str, cache_dir: Path | None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         path = export_tower(tower, fingerprint=fingerprint, cache_dir=cache_dir)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
 
-        def run(tokens: Tensor, grid: Grid) -> Tensor:
-            return torch.from_numpy(session.run(None, {"tokens": tokens.numpy()})[0])
-
-        return run
-
-    return build
+    def __call__(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Return the patch tokens."""
+        return torch.from_numpy(self._session.run(None, {"tokens": tokens.numpy()})[0])
 
 
 def export_tower(tower: PatchTower, *, fingerprint: str, cache_dir: Path | None = None) -> Path:
     """Write a tower's graph, or find it written: any number of images and tokens.
 
     Args:
-        tower: Of float32 weights on the CPU.
-        fingerprint: Of the encoder's weights.
+        tower: Float32 weights on the CPU.
+        fingerprint: Identifies the encoder's weights.
         cache_dir: Where graphs are kept, each about as large as the tower's weights; None:
             pacl/engines in $XDG_CACHE_HOME or ~/.cache.
 
@@ -92,12 +89,11 @@ class _WithoutGrid(nn.Module):
 
 
 def _export(tower: PatchTower, path: Path) -> None:
-    width = tower.norm.weight.numel()
-    tokens = torch.zeros(2, 5, width)
+    tokens = torch.zeros(2, 5, tower.width)
     sizes = {0: torch.export.Dim("images"), 1: torch.export.Dim("tokens")}
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)  # it laments the absence of torchvision
+    exporter_log.setLevel(logging.ERROR)  # it warns that torchvision is missing
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations within the exporter

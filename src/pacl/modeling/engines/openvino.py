@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,22 +9,28 @@ import torch
 from torch import Tensor
 
 from pacl.modeling.engines.onnx import export_tower
-from pacl.modeling.engines.pytorch import PatchTower
 from pacl.modeling.towers.token_kinds import Grid
+from pacl.modeling.towers.walk import PatchTower
 
 
-def runner(
-    fingerprint: str, cache_dir: Path | None, *, precision: Literal["f32", "bf16"]
-) -> Callable[[PatchTower], Callable[[Tensor, Grid], Tensor]]:
-    """What builds OpenVINO's run of a tower, for `DenseEngine`.
+class OpenVinoRun:
+    """Runs a tower in OpenVINO, on the CPU.
 
     Args:
-        fingerprint: Of the encoder's weights.
+        tower: Float32 weights on the CPU.
+        fingerprint: Identifies the encoder's weights.
         cache_dir: See `export_tower`.
-        precision: Of the products.
+        precision: Type of the factors of a product.
     """
 
-    def build(tower: PatchTower) -> Callable[[Tensor, Grid], Tensor]:
+    def __init__(
+        self,
+        tower: PatchTower,
+        *,
+        fingerprint: str,
+        cache_dir: Path | None,
+        precision: Literal["f32", "bf16"],
+    ) -> None:
         import openvino
 
         path = export_tower(tower, fingerprint=fingerprint, cache_dir=cache_dir)
@@ -34,12 +39,10 @@ def runner(
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
+        model = openvino.Core().compile_model(path, "CPU", options)
+        self._request = model.create_infer_request()
 
-        def run(tokens: Tensor, grid: Grid) -> Tensor:
-            found = request.infer([tokens.numpy()], share_inputs=True)
-            return torch.from_numpy(found[0].copy())
-
-        return run
-
-    return build
+    def __call__(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Return the patch tokens."""
+        found = self._request.infer([tokens.numpy()], share_inputs=True)
+        return torch.from_numpy(found[0].copy())

@@ -1,7 +1,7 @@
 """CLIP checkpoints in Hugging Face format, read with transformers (the only file that imports it).
 
-transformers gives the modules, the configuration and the tokenizer; the walk through them is our
-own (`towers.py`), and so is the reading of weights and preprocessing (`files.py`,
+transformers provides the modules, the configuration and the tokenizer; the walk through them is our
+own (`walk.py`), and so is the reading of weights and preprocessing (`files.py`,
 `preprocess.py`). transformers takes seconds to import, so that waits until a CLIP is built.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,9 +21,15 @@ from torch.nn import functional as F
 from pacl.errors import InputError
 from pacl.modeling.towers import files
 from pacl.modeling.towers.preprocess import Preprocessing
-from pacl.modeling.towers.token_kinds import Grid
-from pacl.modeling.towers.walk import pad_tokens, walk_to_cls, walk_to_end, walk_to_patches
-from pacl.text.labels import Labels, fill_templates
+from pacl.modeling.towers.products import onednn_products
+from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
+from pacl.modeling.towers.walk import (
+    PatchTower,
+    embed_images,
+    pad_tokens,
+    walk_to_cls,
+    walk_to_end,
+)
 
 TRAINABLE_PARTS = {
     "vision": ("vision_model", "visual_projection"),
@@ -51,6 +57,7 @@ class HfClip(nn.Module):
         patch_size_px: Side of a patch.
         width: E, width of the vision tower's tokens.
         joint_width: D, width of the joint space of images and texts.
+        text_width: The same, as a text tower states it.
         n_layers: Blocks of the vision tower.
         context_length: Most tokens of a text, start and end tokens included.
     """
@@ -78,6 +85,8 @@ class HfClip(nn.Module):
         self.patch_size_px: int = vision.patch_size
         self.width: int = vision.hidden_size
         self.joint_width: int = clip.config.projection_dim
+        self.text_width: int = self.joint_width
+        self.token_kinds = tuple(TOKEN_KINDS)
         self.n_layers: int = vision.num_hidden_layers
         self.context_length: int = text.max_position_embeddings
 
@@ -151,7 +160,7 @@ class HfClip(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this CLIP's weights from any other's."""
+        """16 hexadecimal digits that identify this CLIP's weights."""
         if self._trainable or not self._fingerprint:
             return files.fingerprint(self.clip.state_dict())
         return self._fingerprint
@@ -195,21 +204,59 @@ class HfClip(nn.Module):
 
     # ---- images ---------------------------------------------------------------------------
 
-    def preprocess(
+    def resize(
         self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> Float[Tensor, "3 H W"]:
-        """Turn a picture into a normalised tensor.
+    ) -> UInt8[Tensor, "3 H W"]:
+        """Resize an image by the checkpoint's rule and filter, without normalising it.
 
         Args:
             image: PIL, or (H, W, 3) uint8.
             size_px: (height, width) to resize to exactly; None: the checkpoint's own resizing
                 and centre crop.
         """
-        return self.preprocessing(image, size_px=size_px)
+        return self.preprocessing.resize(image, size_px=size_px)
 
-    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+    def normalise(self, images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
         """Normalise uint8 images that already have the wanted size."""
         return self.preprocessing.normalise(images)
+
+    def prepare(
+        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
+    ) -> Float[Tensor, "3 H W"]:
+        """Turn an image into a normalised tensor; arguments as for `resize`."""
+        return self.normalise(self.resize(image, size_px=size_px))
+
+    preprocess = prepare  # its name until now
+
+    def check_stride(self, stride_px: int) -> None:
+        """Refuse a stride that leaves gaps between patches.
+
+        Raises:
+            InputError: It is not 1 to the patch size.
+        """
+        if not 1 <= stride_px <= self.patch_size_px:
+            raise InputError(
+                f"patch stride {stride_px} px leaves gaps between patches of "
+                f"{self.patch_size_px} px",
+                fix=f"use 1 to {self.patch_size_px}; the divisors of {self.patch_size_px} "
+                "keep its grid",
+            )
+
+    def embed_images(
+        self, images: Float[Tensor, "B 3 H W"], *, stride_px: int | None
+    ) -> tuple[Float[Tensor, "B N E"], Grid]:
+        """Return the input of the first block, CLS first, and the grid of the patches.
+
+        Args:
+            images: Normalised.
+            stride_px: Distance of neighbouring patches; None: the patch size.
+        """
+        stride_px = self.patch_size_px if stride_px is None else stride_px
+        return embed_images(self.clip.vision_model, images, stride_px=stride_px)
+
+    def patch_tower(self, *, kind: str, layer: int, norm: bool = True) -> PatchTower:
+        """Return the blocks up to a layer as one module, for whatever engine is to run them."""
+        return PatchTower(self.clip.vision_model, kind=kind, layer=layer, norm=norm)
 
     def encode_patches(
         self,
@@ -236,11 +283,12 @@ class HfClip(nn.Module):
             ValueError: Unknown kind, no such layer, an image smaller than a patch, or a stride
                 outside 1..patch size.
         """
-        stride_px = self.patch_size_px if stride_px is None else stride_px
-        vision = self.clip.vision_model
-        return walk_to_patches(
-            vision, images, kind=kind, layer=layer, norm=norm, stride_px=stride_px
-        )
+        tower = self.patch_tower(kind=kind, layer=layer, norm=norm)
+        tokens, grid = self.embed_images(images, stride_px=stride_px)
+        if torch.is_inference_mode_enabled():
+            with onednn_products():
+                return tower(tokens, grid), grid
+        return tower(tokens, grid), grid
 
     def project_patches(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """Project normed patch tokens to the joint space with CLIP's own projection."""
@@ -259,7 +307,7 @@ class HfClip(nn.Module):
             images: Normalised.
             keep_patches: Share of each image's patches that are kept, drawn at random (FLIP,
                 arXiv 2212.00794); below 1 only in training from scratch.
-            generator: Decides which.
+            generator: Draws them.
         """
         vision = self.clip.vision_model
         cls = walk_to_cls(vision, images, keep_patches=keep_patches, generator=generator)
@@ -285,7 +333,7 @@ class HfClip(nn.Module):
         """Encode token ids as CLIP does: the end token, normed, projected, at unit length.
 
         Args:
-            ids: As `tokenize` gives them.
+            ids: As `tokenize` returns them.
             mask: True for real tokens; the last of each row is the end token.
         """
         end = walk_to_end(self.clip.text_model, ids, mask)
@@ -298,24 +346,6 @@ class HfClip(nn.Module):
             ids, mask, _ = self.tokenize(texts[start : start + TEXTS_AT_ONCE])
             embeds.append(self.encode_tokens(ids.to(self.device), mask.to(self.device)))
         return torch.cat(embeds)
-
-    def encode_classes(
-        self, labels: Labels, templates: Sequence[str]
-    ) -> tuple[Float[Tensor, "N D"], Int[Tensor, "N"]]:
-        """Encode each name of each class in all templates: normalise, average, normalise.
-
-        Args:
-            labels: Classes, each with one or more names.
-            templates: Such as "a photo of a {}."; see `pacl.text.templates`.
-
-        Returns:
-            One unit embedding per name, and the index of the class that each name stands for.
-        """
-        names = [name for prompts in labels.prompts for name in prompts]
-        class_of_name = [c for c, prompts in enumerate(labels.prompts) for _ in prompts]
-        texts = [text for name in names for text in fill_templates(name, templates)]
-        embeds = self.encode_texts(texts).unflatten(0, (len(names), -1)).mean(dim=1)
-        return F.normalize(embeds, dim=-1), torch.tensor(class_of_name, device=embeds.device)
 
 
 def _build_clip(directory: Path) -> Any:

@@ -1,4 +1,4 @@
-"""From a picture to a normalised tensor, as the checkpoint's preprocessor_config.json says."""
+"""From an image to a normalised tensor, as the checkpoint's preprocessor_config.json says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -54,49 +54,46 @@ class Preprocessing:
             resample=Image.Resampling(values.get("resample", Image.Resampling.BICUBIC)),
         )
 
-    def __call__(
+    def resize(
         self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> Float[Tensor, "3 H W"]:
-        """Prepare one picture.
+    ) -> UInt8[Tensor, "3 H W"]:
+        """Resize one image, without normalising it.
 
         Args:
             image: PIL, or (H, W, 3) uint8.
             size_px: (height, width) to resize to exactly, without a crop; None: the
                 checkpoint's own resizing and crop.
-
-        Returns:
-            Normalised float32.
         """
-        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        picture = picture.convert("RGB")
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        image = image.convert("RGB")
         if size_px is None:
-            picture = self._fit(picture)
+            image = self._fit(image)
         else:
             height_px, width_px = size_px
-            picture = picture.resize((width_px, height_px), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        return self.normalise(pixels)
+            image = image.resize((width_px, height_px), self.resample)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
         """Scale (..., 3, H, W) uint8 to [0, 1], subtract the mean, divide by the deviation."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         return (images.float() / 255 - mean) / std
 
-    def _fit(self, picture: Image.Image) -> Image.Image:
+    def _fit(self, image: Image.Image) -> Image.Image:
         if self.resize_px is not None:
             size = self.resize_px
             if isinstance(size, int):
-                short = min(picture.size)
-                wide, high = (size * side // short for side in picture.size)
+                short = min(image.size)
+                wide, high = (size * side // short for side in image.size)
             else:
                 high, wide = size
-            picture = picture.resize((wide, high), self.resample)
+            image = image.resize((wide, high), self.resample)
         if self.crop_px is not None:
             high, wide = self.crop_px
-            left, top = (picture.width - wide) // 2, (picture.height - high) // 2
-            picture = picture.crop((left, top, left + wide, top + high))
-        return picture
+            left, top = (image.width - wide) // 2, (image.height - high) // 2
+            image = image.crop((left, top, left + wide, top + high))
+        return image
 
 
 def _height_width(size: Any) -> tuple[int, int]:

@@ -12,48 +12,43 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from pacl.modeling.towers.positions import embed_patches, interpolate_positions
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid, apply_block
 
 
-def walk_to_patches(
-    vision: Any,
-    images: Float[Tensor, "B 3 H W"],
-    *,
-    kind: str,
-    layer: int,
-    norm: bool,
-    stride_px: int,
-) -> tuple[Float[Tensor, "B T E"], Grid]:
-    """Give the patch tokens after one block of the vision tower, CLS dropped.
+class PatchTower(nn.Module):
+    """From the first block's input to patch tokens: the one walk through the vision tower's blocks.
 
     Args:
-        vision: A transformers `CLIPVisionModel`.
-        images: Normalised.
+        vision: A transformers `CLIPVisionModel`; its modules are shared, not copied.
         kind: How the last block that runs mixes patches, a key of TOKEN_KINDS.
-        layer: Whose output: -1 the last block's, -2 the one's before, ...
+        layer: The last block that runs: -1 the tower's last, -2 the one before, ...
         norm: Whether the tower's final LayerNorm is applied.
-        stride_px: Distance of neighbouring patches.
-
-    Returns:
-        Patch tokens, row-major, and the grid (rows, columns).
 
     Raises:
-        ValueError: Unknown kind, no such layer, or images or a stride that give no grid.
+        ValueError: Unknown kind, or no such layer.
     """
-    layers = vision.encoder.layers
-    if kind not in TOKEN_KINDS:
-        raise ValueError(f"kind must be one of {', '.join(TOKEN_KINDS)}, got {kind!r}")
-    if not -len(layers) <= layer <= -1:
-        raise ValueError(f"layer must lie in -{len(layers)}..-1, got {layer}")
-    tokens, grid = embed_images(vision, images, stride_px=stride_px)
-    *earlier, last = layers[: len(layers) + 1 + layer]
-    for block in earlier:
-        tokens = apply_block(block, tokens)
-    patches = TOKEN_KINDS[kind](last, tokens, grid)[:, 1:]
-    return (vision.post_layernorm(patches) if norm else patches), grid
+
+    def __init__(self, vision: Any, *, kind: str, layer: int, norm: bool = True) -> None:
+        super().__init__()
+        n_layers = len(vision.encoder.layers)
+        if kind not in TOKEN_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(TOKEN_KINDS)}, got {kind!r}")
+        if not -n_layers <= layer <= -1:
+            raise ValueError(f"layer must lie in -{n_layers}..-1, got {layer}")
+        self.kind, self.layer = kind, layer
+        self.width: int = vision.config.hidden_size
+        self.blocks = vision.encoder.layers[: n_layers + 1 + layer]
+        self.norm = vision.post_layernorm if norm else nn.Identity()
+
+    def forward(self, tokens: Float[Tensor, "B N E"], grid: Grid) -> Float[Tensor, "B T E"]:
+        """Run the blocks; CLS comes first in `tokens` and is dropped from what is returned."""
+        *earlier, last = self.blocks
+        for block in earlier:
+            tokens = apply_block(block, tokens)
+        return self.norm(TOKEN_KINDS[self.kind](last, tokens, grid)[:, 1:])
 
 
 def walk_to_cls(
@@ -63,7 +58,7 @@ def walk_to_cls(
     keep_patches: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B E"]:
-    """Give the CLS token after the vision tower's final LayerNorm, before the projection.
+    """Return the CLS token after the vision tower's final LayerNorm, before the projection.
 
     Args:
         vision: A transformers `CLIPVisionModel`.
@@ -106,7 +101,7 @@ def pad_tokens(
 def walk_to_end(
     text: Any, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]
 ) -> Float[Tensor, "C E"]:
-    """Give each text's end token after the text tower's final LayerNorm, before the projection.
+    """Return each text's end token after the text tower's final LayerNorm, before the projection.
 
     Args:
         text: A transformers `CLIPTextModel`.
@@ -126,7 +121,7 @@ def walk_to_end(
 def embed_images(
     vision: Any, images: Float[Tensor, "B 3 H W"], *, stride_px: int
 ) -> tuple[Float[Tensor, "B N E"], Grid]:
-    """Give the vision tower's first block its input: CLS and patches, with positions, normed."""
+    """Return the input of the vision tower's first block: CLS and patches with positions."""
     embeddings = vision.embeddings
     kernel, positions = embeddings.patch_embedding.weight, embeddings.position_embedding.weight
     patches, grid = embed_patches(images.to(kernel.dtype), kernel, stride_px=stride_px)
