@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -228,6 +230,21 @@ def test_a_model_takes_an_engine_and_says_so(encoder: HfClip) -> None:
         model.use_engine("torch-bf16")
         assert "engine torch-bf16" in model.describe()
         assert not torch.equal(model.patch_embeds(images(1, 3, 32, 48), stride_px=4), found)
+
+
+def test_only_a_compiled_engine_imports_dynamo() -> None:
+    """It takes seconds; transformers, which imports it by itself, is not loaded here."""
+    code = (
+        "import sys, torch\n"
+        "import pacl.api\n"
+        "from pacl.modeling.engines import pytorch\n"
+        "from pacl.modeling.compatibility import patch_compatibility\n"
+        "patch_compatibility(torch.ones(2, 3, 4), torch.ones(2, 4), patch_temperature=1)\n"
+        "assert 'torch._dynamo' not in sys.modules, 'imported'\n"
+        "pytorch.Compiled(torch.nn.Identity())\n"
+        "assert 'torch._dynamo' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_engine_is_tested() -> None:
