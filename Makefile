@@ -1,6 +1,6 @@
-# Each target does its own set-up in .venv; run it again and only what changed is done.
-# An accelerator's torch instead of the pinned CPU one:  make setup TORCH=torch
-#   (it takes the newest build, or the one .venv already holds when that is in range).
+# Each target sets up .venv first; run again, it redoes only what has changed.
+# For an accelerator's torch in place of the pinned CPU build:  make setup TORCH=torch
+#   (takes the newest build, or the one already in .venv if it is in range).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,13 +10,14 @@ TORCH ?= $(PINNED_TORCH)
 PYTEST ?= -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint
+.PHONY: help setup quickstart test test-fast lint
 
 help:
-	@echo "make quickstart   draw scenes, train on their captions, evaluate, write runs/quickstart"
-	@echo "make test         the whole test suite"
-	@echo "make lint         format check, lint, types"
-	@echo "make setup        only the environment, in .venv"
+	@echo "make quickstart   draw scenes, train on their captions, evaluate; results in runs/quickstart"
+	@echo "make test         run the whole test suite"
+	@echo "make test-fast    run all but the slow tests, in under a minute"
+	@echo "make lint         check format, lint and types"
+	@echo "make setup        create or update the environment in .venv"
 
 setup: .venv/.stamp-dev
 
@@ -25,6 +26,9 @@ quickstart: .venv/.stamp-run
 
 test: .venv/.stamp-dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-fast: .venv/.stamp-dev
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
 
 lint: .venv/.stamp-dev
 	$(BIN)/ruff format --check .

@@ -102,6 +102,7 @@ def test_the_mathematics_needs_torch_only() -> None:
     assert out == "[]\n"
 
 
+@pytest.mark.slow
 def test_every_module_imports_in_silence() -> None:
     source = Path(__file__).resolve().parents[1] / "src"
     modules = [
@@ -163,7 +164,9 @@ for each in model.stream(["a.png", "b.png"], ["grass"]):
 """
 
 
+@pytest.mark.slow
 def test_a_users_script_type_checks_under_pyright_strict(tmp_path: Path) -> None:
+    pytest.importorskip("pyright")
     assert files("pacl").joinpath("py.typed").is_file()
     (tmp_path / "script.py").write_text(USER_SCRIPT)
     source = Path(pacl.__file__).parents[1]

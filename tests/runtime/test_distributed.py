@@ -70,6 +70,7 @@ def on_a_rank(number: int, directory: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
     spawn(on_a_rank, (str(tmp_path),), nprocs=WORLD)
     results = [torch.load(tmp_path / f"{number}.pt") for number in range(WORLD)]

@@ -125,6 +125,7 @@ def assert_same_run(ours: TrainConfig, theirs: TrainConfig) -> None:
         assert {k: mine[k] for k in kept} == pytest.approx({k: other[k] for k in kept}, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name != "interrupted"])
 def test_processes_together_equal_one(
     name: str, together: dict[str, TrainConfig], tmp_path: Path
@@ -134,6 +135,7 @@ def test_processes_together_equal_one(
     assert_same_run(together[name], alone)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     together: dict[str, TrainConfig], tmp_path: Path
 ) -> None:
@@ -228,6 +230,7 @@ def test_which_gpu_a_process_gets(
     assert training_setup._find_device(name) == torch.device("cuda", expected)
 
 
+@pytest.mark.slow
 def test_the_launchers_command(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
     """As documented: one report, and the same checkpoint as without a launcher."""
     config = make(tmp_path / "together")

@@ -271,7 +271,7 @@ def test_context_without_annotations_or_pycocotools(
     copy_context(tmp_path)
     base = tmp_path / "VOCdevkit" / "VOC2010"
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(EnvironmentProblem, match=r"pip install \"pacl\[coco\]\""):
+    with pytest.raises(EnvironmentProblem, match="fix: pip install pycocotools"):
         benchmarks.load_benchmark("context59", tmp_path)
     assert not (base / "SegmentationClassContext").exists()
     (base / "trainval_merged.json").write_text('{"images": 3}')

@@ -55,6 +55,7 @@ def images(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOAT32)
 def test_float32_engines_equal_the_encoder(name: str, encoder: HfClip, graphs: Path) -> None:
     engine = build(name, encoder, graphs)
@@ -66,6 +67,7 @@ def test_float32_engines_equal_the_encoder(name: str, encoder: HfClip, graphs: P
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BFLOAT16)
 def test_bfloat16_engines_are_near_the_encoder(name: str, encoder: HfClip, graphs: Path) -> None:
     engine = build(name, encoder, graphs)
@@ -80,6 +82,7 @@ def test_bfloat16_engines_are_near_the_encoder(name: str, encoder: HfClip, graph
         assert value.dtype == before[key].dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "onnx"])
 def test_kind_and_layer_reach_the_engine(name: str, encoder: HfClip, graphs: Path) -> None:
     engine = build(name, encoder, graphs)
@@ -109,6 +112,7 @@ def test_a_wrong_kind_or_layer_is_refused(wrong: dict[str, Any], encoder: HfClip
         build_engine("torch", encoder).encode_patches(images(1, 3, 32, 32), **wrong, stride_px=8)
 
 
+@pytest.mark.slow
 def test_a_graph_is_exported_once(
     encoder: HfClip, graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

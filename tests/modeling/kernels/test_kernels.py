@@ -26,7 +26,9 @@ def implementation(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("width", [64, 512, 768])
-@pytest.mark.parametrize("n_patches", N_PATCHES)
+@pytest.mark.parametrize(
+    "n_patches", [pytest.param(n, marks=pytest.mark.slow) if n > 150 else n for n in N_PATCHES]
+)
 def test_float32_against_float64(n_patches: int, width: int, implementation: Any) -> None:
     inputs = draw(1, 3, n_patches, width)
     for temperature in TEMPERATURES:

@@ -71,7 +71,10 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 # ---- parity with the library ----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["vit-b-16", "vit-l-14"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(s, marks=pytest.mark.slow) for s in ("vit-b-16", "vit-l-14")],
+)
 def full_size(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[HfClip, Any, Path]]:

@@ -35,7 +35,10 @@ IMAGE_SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=list(IMAGE_SHAPES))
+@pytest.fixture(
+    scope="module",
+    params=["tiny", *(pytest.param(s, marks=pytest.mark.slow) for s in ("vit-b-16", "vit-l-14"))],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Case:
     """An encoder and one image for it."""
     path: Path = tmp_path_factory.mktemp(request.param)
