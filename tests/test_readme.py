@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def shown_commands() -> list[str]:
     """Lines that begin with pacl, in README.md and in the recipes, joined where they are split."""
     blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    recipes = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/*.sh"))]
+    recipes = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/**/*.sh"))]
     text = "\n".join([*blocks, *recipes]).replace("\\\n", " ")
     lines = [line.strip().replace("$PACL ", "pacl ", 1) for line in text.splitlines()]
     lines = [re.sub(r"^torchrun .* -m pacl ", "pacl ", line) for line in lines]

@@ -16,7 +16,6 @@ from pacl.datasets.segmentation.coco import GAPS
 from pacl.datasets.segmentation.context import NAME_OF_DETAIL_ID
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.evaluation.metrics.segmentation import ConfusionMatrix
-from pacl.evaluation.published import PUBLISHED, published_for
 from pacl.evaluation.segmentation import evaluate_segmenter
 from pacl.results import Segmentation
 from pacl.text.labels import parse_labels
@@ -280,17 +279,3 @@ def test_context_without_annotations_or_pycocotools(
     (base / "trainval_merged.json").unlink()
     with pytest.raises(InputError, match="the annotations' file is missing"):
         benchmarks.load_benchmark("context59", tmp_path)
-
-
-def test_published_figures_have_a_source_and_a_set() -> None:
-    for row in PUBLISHED:
-        assert row.source
-        assert row.protocol
-        assert set(row.miou) <= set(benchmarks.NAMES)
-        assert all(0 < figure < 100 for figure in row.miou.values())
-        if row.mean is not None and row.miou:
-            # Sources round, and one mean differs from its row by a tenth.
-            assert sum(row.miou.values()) / 8 == pytest.approx(row.mean, abs=0.16)
-    rows = published_for("ade150")
-    assert rows[0].miou["ade150"] == 37.9
-    assert [row.method for row in rows if row.method == "PACL"] == ["PACL"]

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# MaskCLIP, ViT-B/16, no training, on all eight sets.
+#
+# Never run by us: it needs the data sets under DATA and a model hub.
+# The windows are SCLIP's: those of the source's table are not known.
+# Published figures: the rows "MaskCLIP,ViT-B/16" of src/pacl/evaluation/published.csv.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+DATA=${DATA:-data}
+PACL=${PACL:-.venv/bin/pacl}
+
+$PACL evaluate --all --root "$DATA" --preset sclip --baseline maskclip \
+  --model openai/clip-vit-base-patch16 --output runs/benchmarks
