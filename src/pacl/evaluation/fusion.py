@@ -86,7 +86,7 @@ def draw_evenly(
         seed: Of the draw within each class.
 
     Returns:
-        row numbers in ascending order.
+        Row numbers in ascending order.
     """
     order = np.random.default_rng(seed).permutation(len(targets))
     by_class = order[np.argsort(targets[order], kind="stable")]

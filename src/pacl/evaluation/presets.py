@@ -76,7 +76,7 @@ class Preset:
         """The part that the segmenter carries out; text and candidates are in `candidates.py`.
 
         Args:
-            batch_size: windows encoded together; it does not change the result.
+            batch_size: Windows encoded together; it does not change the result.
         """
         return SegmentConfig(
             short_side_px=self.short_side_px,
@@ -238,7 +238,7 @@ def build_preset(name: str, benchmark: str) -> Preset:
     """The protocol called name, on a data set (of any name; its own rules are for known ones).
 
     Raises:
-        InputError: there is no such protocol.
+        InputError: There is no such protocol.
     """
     if name not in PRESETS:
         raise InputError(f"no preset called {name!r}", fix=f"choose one of: {', '.join(PRESETS)}")

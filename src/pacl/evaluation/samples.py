@@ -26,10 +26,10 @@ def draw_samples(
     """Write one picture each of the best, the median and the worst image: ours left, truth right.
 
     Args:
-        predictor: segments them again, without PAMR.
-        image_miou: of every image of its data set, in order.
-        directory: made where it does not exist.
-        stem: beginning of the file names, which end in _best.png and so on.
+        predictor: Segments them again, without PAMR.
+        image_miou: Of every image of its data set, in order.
+        directory: Made where it does not exist.
+        stem: Beginning of the file names, which end in _best.png and so on.
 
     Returns: per rank the image's name, its mIoU in [0, 1] and the file written.
     """

@@ -37,7 +37,7 @@ def contrastive_loss(
         the gradient and the positives no matrix of pairs is then made (see kernels/info_nce.py).
 
     Raises:
-        ValueError: compatibility is not a matrix (with positives None: not square), or positives
+        ValueError: `compatibility` is not a matrix (with positives None: not square), or positives
             is not a boolean matrix of its shape.
     """
     _check_positives(compatibility, positives)

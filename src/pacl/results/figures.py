@@ -24,7 +24,7 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
     """Draw rows of titled images; rows may differ in length.
 
     Raises:
-        EnvironmentProblem: matplotlib is not installed.
+        EnvironmentProblem: The package matplotlib is not installed.
     """
     n_columns = max(map(len, rows))
     figure = _new_figure(1.55 * n_columns, 1.75 * len(rows))
@@ -46,7 +46,7 @@ def draw_curves(metrics_paths: Mapping[str, Path], path: Path) -> None:
         path: The image to write.
 
     Raises:
-        EnvironmentProblem: matplotlib is not installed.
+        EnvironmentProblem: The package matplotlib is not installed.
     """
     figure = _new_figure(8, 3)
     left, right = figure.subplots(1, 2)
@@ -73,7 +73,7 @@ def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
         path: The image to write.
 
     Raises:
-        EnvironmentProblem: matplotlib is not installed.
+        EnvironmentProblem: The package matplotlib is not installed.
     """
     figure = _new_figure(4.4, 4.4)
     axis = figure.subplots()

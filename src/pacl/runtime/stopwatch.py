@@ -11,7 +11,7 @@ class Stopwatch:
     """Seconds spent in named stages; a stage within a stage counts for the inner one only.
 
     Args:
-        synchronise: called before each reading of the clock. A GPU works on while Python goes
+        synchronise: Called before each reading of the clock. A GPU works on while Python goes
             ahead: without `torch.cuda.synchronize` its time falls on whatever waits for it.
 
     Attributes:

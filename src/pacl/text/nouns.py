@@ -96,11 +96,11 @@ def extract_nouns(caption: str, *, lexicon: Lexicon | None = None) -> tuple[str,
     """The things that a caption names (paper section A.2.2: nouns of the caption).
 
     Args:
-        caption: one sentence or more, in English.
-        lexicon: the nouns to look for; None is the package's own.
+        caption: One sentence or more, in English.
+        lexicon: The nouns to look for; None is the package's own.
 
     Returns:
-        unique nouns in the singular, in the order in which they appear. At each place the longest
+        Unique nouns in the singular, in the order in which they appear. At each place the longest
         entry wins ("pine trees" gives "pine tree", not "pine" and "tree").
     """
     lexicon = _shipped_lexicon() if lexicon is None else lexicon

@@ -61,9 +61,9 @@ def collect_in_memory(
     """All batches as one.
 
     Args:
-        batches: of consecutive images.
-        n_images: rows to make room for.
-        first_row: where the first batch goes; what no batch fills is left as it is.
+        batches: Tokens of consecutive images.
+        n_images: Rows to make room for.
+        first_row: Where the first batch goes; what no batch fills is left as it is.
     """
     first = next(batches)
     tokens = first.tokens.new_empty(n_images, *first.tokens.shape[1:])
@@ -102,13 +102,13 @@ def collect_on_disk(
     """All batches as one, mapped from a file; an interrupted build goes on where it stopped.
 
     Args:
-        iter_batches: given a row, encodes from that row on.
-        directory: holds tokens.bin, and cache.json with how many of its rows are finished.
-        settings: what the tokens depend on.
+        iter_batches: Given a row, encodes from that row on.
+        directory: Holds tokens.bin, and cache.json with how many of its rows are finished.
+        settings: What the tokens depend on.
 
     Raises:
-        InputError: the directory holds a cache of other settings.
-        EnvironmentProblem: the disk is full; what was finished is kept.
+        InputError: The directory holds a cache of other settings.
+        EnvironmentProblem: The disk is full; what was finished is kept.
 
     Rows are appended, not written into a map of a file made large beforehand: on a full disk an
     append fails with an error that can be reported, a write to a map kills the process.
@@ -157,7 +157,7 @@ def _read_state(directory: Path, settings: TokenSettings) -> _State:
     """How far the cache has come; from nothing where there is none or its state is damaged.
 
     Raises:
-        InputError: it is a sound cache of other settings, which may have taken hours to build.
+        InputError: It is a sound cache of other settings, which may have taken hours to build.
     """
     try:
         content = json.loads((directory / _STATE).read_text(encoding="utf-8"))

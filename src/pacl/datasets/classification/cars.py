@@ -30,7 +30,7 @@ def read(root: Path) -> ClassificationData:
     Raises:
         InputError: Pictures or lists are missing; cars_test_annos.mat has no classes and is not
             enough.
-        EnvironmentProblem: scipy is not installed.
+        EnvironmentProblem: The package scipy is not installed.
     """
     base = find_base(
         root,

@@ -51,7 +51,7 @@ def read(root: Path) -> ClassificationData:
 
     Raises:
         InputError: Pictures or lists are missing, or do not belong together.
-        EnvironmentProblem: scipy is not installed.
+        EnvironmentProblem: The package scipy is not installed.
     """
     base = find_base(
         root, ("flowers-102", "flowers102"), holds="jpg", title="Flowers-102", download=DOWNLOAD

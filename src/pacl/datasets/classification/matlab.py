@@ -19,7 +19,7 @@ def load_mat(path: Path, *, download: str) -> dict[str, Any]:
 
     Raises:
         InputError: It is missing or damaged.
-        EnvironmentProblem: scipy is not installed.
+        EnvironmentProblem: The package scipy is not installed.
     """
     try:
         from scipy.io import loadmat

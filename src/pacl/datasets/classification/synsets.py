@@ -80,7 +80,7 @@ def choose_names(words: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
         words: All words of each class by WordNet id.
 
     Returns:
-        words that differ, in the order of the ids.
+        Words that differ, in the order of the ids.
     """
     ids = sorted(words)
     chosen = {wnid: words[wnid][0] for wnid in ids}

@@ -30,7 +30,7 @@ def find_benchmark(name: str) -> Benchmark:
     """The definition of a benchmark.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: There is none of that name.
     """
     for benchmark in BENCHMARKS:
         if benchmark.name == name:
@@ -42,11 +42,11 @@ def load_benchmark(name: str, root: str | Path) -> BenchmarkDataset:
     """A benchmark's images and masks, in its official layout on disk.
 
     Args:
-        name: one of NAMES.
-        root: the folder it was unpacked in, or one above it that holds several benchmarks.
+        name: One of NAMES.
+        root: The folder it was unpacked in, or one above it that holds several benchmarks.
 
     Raises:
-        InputError: the name is unknown, root does not hold the data set, or files are missing.
+        InputError: The name is unknown, root does not hold the data set, or files are missing.
         EnvironmentProblem: Pascal Context has to be converted, and pycocotools is not installed.
     """
     return BenchmarkDataset(find_benchmark(name), root)

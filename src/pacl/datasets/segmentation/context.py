@@ -95,13 +95,13 @@ def convert_annotations(base: Path) -> int:
     """Make `SegmentationClassContext/*.png` and the split file of the val images.
 
     Args:
-        base: the VOC2010 folder, which holds `trainval_merged.json`.
+        base: The VOC2010 folder, which holds `trainval_merged.json`.
 
     Returns: how many masks were made.
 
     Raises:
-        InputError: the file is not the one of the Detail challenge.
-        EnvironmentProblem: pycocotools is not installed, or the folder cannot be written.
+        InputError: The file is not the one of the Detail challenge.
+        EnvironmentProblem: The folder cannot be written, or pycocotools is not installed.
 
     The folder of masks appears when all are done. Where annotations overlap, the later one counts.
     """
@@ -137,7 +137,7 @@ def draw_mask(
     """One mask from run-length coded regions, later ones over earlier ones.
 
     Raises:
-        EnvironmentProblem: pycocotools is not installed.
+        EnvironmentProblem: The package pycocotools is not installed.
     """
     try:
         from pycocotools import mask as run_lengths

@@ -27,9 +27,9 @@ class FolderDataset:
     a built-in list where the folder is called like one (camvid).
 
     Args:
-        root: the folder.
-        labels: class names by id, in any form that `parse_labels` reads.
-        ignore_labels: ids in the masks that are not scored; None takes those that come with the
+        root: The folder.
+        labels: Class names by id, in any form that `parse_labels` reads.
+        ignore_labels: Ids in the masks that are not scored; None takes those that come with the
             class names, or 255.
 
     Attributes:
@@ -39,7 +39,7 @@ class FolderDataset:
         items: image and mask files, by name.
 
     Raises:
-        InputError: a folder or the class names are missing, an image has no mask, or a mask is of
+        InputError: A folder or the class names are missing, an image has no mask, or a mask is of
             another size than its image.
     """
 
@@ -70,7 +70,7 @@ class FolderDataset:
         """The class id of each pixel, 0 to C-1, or `ignore_label`.
 
         Raises:
-            InputError: the mask cannot be read, or holds an id that is no class and not ignored.
+            InputError: The mask cannot be read, or holds an id that is no class and not ignored.
         """
         mask = open_mask(item.mask_path)
         is_ignored = np.isin(mask, self.ignore_labels)

@@ -37,12 +37,12 @@ def iter_read(
     """Read batches in order; while one is being used, threads read the next.
 
     Args:
-        dataset: reads its masks.
-        batches: of its items; two of them are held at once.
-        prepare: what is made of each picture, in the thread too.
+        dataset: Provides the masks.
+        batches: Indices of its items, batch by batch; two batches are held at once.
+        prepare: Applied to each image, in the thread too.
 
     Raises:
-        InputError: an image or a mask cannot be read, when its batch's turn comes.
+        InputError: An image or a mask cannot be read, when its batch's turn comes.
     """
 
     def read(item: MaskItem) -> Example[Prepared]:

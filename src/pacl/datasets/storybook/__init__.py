@@ -82,10 +82,10 @@ def draw_scene(split: str, index: int, *, seed: int = 0, size_px: int = 128) -> 
     """Picture `index` of a split.
 
     Args:
-        split: train, validation, test, things (one thing each), seen_compositions or
+        split: One of train, validation, test, things (one thing each), seen_compositions or
             heldout_compositions (the same scenes; the one thing's colour was, or was never, drawn
             and captioned with that thing in training).
-        size_px: side of the square picture, at least 32.
+        size_px: Side of the square picture, at least 32.
     """
     rng = np.random.default_rng(
         [seed, _SPLIT_SEEDS[split.removeprefix("seen_").removeprefix("heldout_")], index]
@@ -148,14 +148,14 @@ def draw_storybook(
     """Write splits as `<directory>/<split>/{images,masks,captions.csv,classes.json}`.
 
     Args:
-        directory: created if need be; a split of the same size, seed and picture size that is
+        directory: Created if need be; a split of the same size, seed and picture size that is
             already complete there is kept as it is.
-        counts: pictures per split; names as in `draw_scene`.
-        n_workers: processes; None takes one per core.
-        on_progress: called with pictures done and pictures in all.
+        counts: Pictures per split; names as in `draw_scene`.
+        n_workers: Processes; None takes one per core.
+        on_progress: Called with pictures done and pictures in all.
 
     Returns:
-        the folder of each split.
+        The folder of each split.
     """
     done, total = 0, sum(counts.values())
     folders: dict[str, Path] = {}

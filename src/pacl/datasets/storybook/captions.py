@@ -109,11 +109,11 @@ def describe(scene: Scene, visible: Collection[str], rng: np.random.Generator) -
     """One caption.
 
     Args:
-        visible: the classes with enough pixels to be seen; the caption names one to four of them.
-        rng: decides what is named and how.
+        visible: The classes with enough pixels to be seen; the caption names one to four of them.
+        rng: Decides what is named and how.
 
     Returns:
-        lower-case English without a full stop, such as "a red house behind two pine trees at dusk".
+        Lower-case English without a full stop, such as "a red house behind two pine trees at dusk".
     """
     seen_items = sorted((i for i in scene.items if i.label in visible), key=_kind)
     groups = [list(alike) for _, alike in groupby(seen_items, key=_kind)]

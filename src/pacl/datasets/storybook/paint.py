@@ -47,7 +47,7 @@ class Canvas:
     """A square picture and its mask, painted back to front in unit coordinates.
 
     Args:
-        size_px: side of the painting in pixels; the finished picture is half of it.
+        size_px: Side of the painting in pixels; the finished picture is half of it.
 
     x runs right and y runs down, both in [0, 1]. Every call paints the colour, and the class
     id too unless `label` is None: details (windows, stripes) keep the id that lies below them,
@@ -124,11 +124,11 @@ class Canvas:
         """Light, vignette and paper grain, then the picture at its final size.
 
         Args:
-            light: gains of red, green and blue, about 1 by day and below 1 at night.
-            size_px: side of the finished picture.
+            light: Gains of red, green and blue, about 1 by day and below 1 at night.
+            size_px: Side of the finished picture.
 
         Returns:
-            image (size_px, size_px, 3) uint8 and class ids (size_px, size_px) uint8.
+            Image (size_px, size_px, 3) uint8 and class ids (size_px, size_px) uint8.
         """
         side = (size_px, size_px)
         picture = np.asarray(self.rgb.resize(side, Image.Resampling.BOX), dtype=np.float32)

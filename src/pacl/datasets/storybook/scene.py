@@ -205,7 +205,7 @@ def render(
     """Paint the scene.
 
     Returns:
-        image (size_px, size_px, 3) uint8 and mask (size_px, size_px) uint8 of indices into LABELS.
+        Image (size_px, size_px, 3) uint8 and mask (size_px, size_px) uint8 of indices into LABELS.
     """
     canvas = Canvas(2 * size_px)
     stuff.paint_sky(canvas, rng, scene.time, LABEL_IDS["sky"])

@@ -91,7 +91,7 @@ def percentile_interval(
     """The middle share of the values, as large as the confidence, in (0, 1); nan values apart.
 
     Returns:
-        lower and upper end; nan where there are no values.
+        Lower and upper end; nan where there are no values.
     """
     known = values[~values.isnan()].double()
     if len(known) == 0:

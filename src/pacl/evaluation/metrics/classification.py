@@ -18,7 +18,7 @@ class ClassAccuracy:
         n_classes: C; classes are 0..C-1.
 
     Raises:
-        ValueError: n_classes is below 1.
+        ValueError: `n_classes` is below 1.
     """
 
     def __init__(self, n_classes: int) -> None:

@@ -29,7 +29,7 @@ class ConfusionMatrix:
             where C > 255). An ignored id below C is no class: its IoU is nan.
 
     Raises:
-        ValueError: n_classes is below 1.
+        ValueError: `n_classes` is below 1.
 
     The scores are those of the data set, one matrix over all images; a mean of per-image scores
     is another, higher number.
@@ -110,7 +110,7 @@ class ConfusionMatrix:
         """Add the counts of another matrix, of other images.
 
         Raises:
-            ValueError: other has other classes or other ignored ids.
+            ValueError: `other` has other classes or other ignored ids.
         """
         mine, theirs = (self.n_classes, self.ignored_ids), (other.n_classes, other.ignored_ids)
         if mine != theirs:
@@ -121,7 +121,7 @@ class ConfusionMatrix:
         """Intersection over union of each class, (C,) float64 in [0, 1].
 
         Returns:
-            nan for a class absent from truth and prediction alike, and for an ignored one.
+            NaN for a class absent from truth and prediction alike, and for an ignored one.
         """
         hits, n_predicted = self._hits(), self._table[:, :-1].sum(dim=0)
         union = self._table.sum(dim=1) + n_predicted - hits
@@ -165,7 +165,7 @@ def patch_labels(
         id.
 
     Raises:
-        ValueError: grid is not positive, or mask holds no matrix of ids in range.
+        ValueError: `grid` is not positive, or `mask` holds no matrix of ids in range.
     """
     rows, columns = grid
     if rows < 1 or columns < 1:
