@@ -56,6 +56,17 @@ def contrastive_loss(
     return (one_way(logits, positives) + one_way(logits.T, positives.T)) / 2
 
 
+def smooth_scores(scores: Tensor, patch_tokens: Tensor, share: float) -> Tensor:
+    """Smoothing of one image's scores (C, T): patch by patch, pair by pair."""
+    mean = sum(patch_tokens, torch.zeros_like(patch_tokens[0])) / len(patch_tokens)
+    n_alike, columns = max(1, round(share * len(patch_tokens))), []
+    for patch in patch_tokens - mean:
+        likeness = [float(cosine(patch, other)) for other in patch_tokens - mean]
+        best = sorted(range(len(likeness)), key=lambda k: -likeness[k])[:n_alike]
+        columns.append(sum(scores[:, k] for k in best) / len(best))
+    return torch.stack(columns, dim=1)
+
+
 def iou(
     predictions: Sequence[Tensor],
     targets: Sequence[Tensor],

@@ -136,16 +136,16 @@ def test_stream_holds_a_batch_and_reads_the_next(model: Model) -> None:
 def test_stream_tries_again_one_by_one_where_memory_runs_out(
     model: Model, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = model.pacl.patch_embeds
+    encode = model.pacl.encode_patches
     sizes = []
 
-    def encode_few(images: Tensor, **options: Any) -> Tensor:
+    def encode_few(images: Tensor, **options: Any) -> Any:
         sizes.append(len(images))
         if len(images) > 1 or images.shape[-1] > 48:  # the last is c.png
             torch.empty(2**55)
         return encode(images, **options)
 
-    monkeypatch.setattr(model.pacl, "patch_embeds", encode_few)
+    monkeypatch.setattr(model.pacl, "encode_patches", encode_few)
     same_size = SegmentConfig(size_px=(32, 32))
     results = list(model.stream(photos, LABELS, config=same_size))
     assert [type(each) for each in results] == [Segmentation, Failure, *[Segmentation] * 3]
@@ -163,7 +163,7 @@ def test_stream_lets_a_defect_surface(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(model.pacl, "patch_embeds", fail)
+    monkeypatch.setattr(model.pacl, "encode_patches", fail)
     with pytest.raises(type(error), match=str(error)):
         list(model.stream(photos, LABELS))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,11 @@ class Model:
 
     def settings(self, labels: Labels, config: SegmentConfig) -> dict[str, Any]:
         """Return all that decides a segmentation, as a folder of results keeps it."""
-        options = asdict(config)
-        del options["batch_size"]  # changes the speed only
         weights, _, scoring = self.fingerprint.partition(" ")
         return {
             "labels": dict(zip(labels.names, labels.prompts, strict=True)),
             "model": {"is": self.describe(), "weights": weights},
-            "options": options,
+            "options": config.decisive(),
             "scoring": scoring,
         }
 
@@ -244,7 +242,12 @@ class Model:
 
     def _segmenter(self, vocabulary: Vocabulary, config: SegmentConfig) -> Segmenter:
         return Segmenter(
-            build_scorer(self.pacl, vocabulary.text_embeds, patch_stride_px=config.patch_stride_px),
+            build_scorer(
+                self.pacl,
+                vocabulary.text_embeds,
+                patch_stride_px=config.patch_stride_px,
+                smoothing=config.smoothing,
+            ),
             encoder=self.pacl.vision,
             labels=vocabulary.labels,
             class_of_name=vocabulary.class_of_name,

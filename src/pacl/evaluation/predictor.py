@@ -42,7 +42,6 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
         InputError: the protocol does not fit the encoder's patches.
     """
     watch = stopwatch or Stopwatch()
-    stride_px = task.config.patch_stride_px
     check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
     with watch.time("words"):
         vocabulary = model.vocabulary(task.candidates.labels, templates=task.templates)
@@ -50,7 +49,11 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
         task,
         encoder=model.pacl.encoder,
         score_patches=build_scorer(
-            model.pacl, vocabulary.text_embeds, patch_stride_px=stride_px, stopwatch=watch
+            model.pacl,
+            vocabulary.text_embeds,
+            patch_stride_px=task.config.patch_stride_px,
+            smoothing=task.config.smoothing,
+            stopwatch=watch,
         ),
         class_of_name=vocabulary.class_of_name,
         logit_scale=model.pacl.logit_scale,

@@ -58,14 +58,12 @@ class Task:
         if self.preset is not None:
             values = asdict(self.preset)
         else:
-            settings = asdict(self.config)
-            del settings["batch_size"]  # changes the speed only
             values = {
                 "name": "own settings",
                 "candidates": "all classes",
                 "templates": list(self.templates),
                 "resolution": "original",
-                **settings,
+                **self.config.decisive(),
             }
         values["words"] = [list(prompts) for prompts in self.candidates.labels.prompts]
         values["pamr"] = None if self.pamr is None else asdict(self.pamr)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from pacl.errors import InputError
 
@@ -38,6 +38,10 @@ class SegmentConfig:
     logit_scale: float | None = None
     """Factor of the cosines in the softmax that gives probabilities; none: the model's own."""
 
+    smoothing: float | None = None
+    """Average each patch's scores over this share of the image's (or window's) patches, those that
+    the frozen encoder finds most alike; try 0.02. none: each patch by itself, as in the paper."""
+
     batch_size: int = 8
     """Images, or windows, that go through the encoder together."""
 
@@ -46,6 +50,8 @@ class SegmentConfig:
         sizes += [self.window_stride_px, self.patch_stride_px]
         if any(size is not None and size < 1 for size in sizes):
             raise InputError(f"sizes must be positive: {self}")
+        if self.smoothing is not None and not 0 < self.smoothing <= 1:
+            raise InputError(f"smoothing {self.smoothing} is no share", fix="use 0.02, at most 1")
         if self.short_side_px is not None and self.size_px is not None:
             raise InputError("short_side_px and size_px exclude each other", fix="give one of them")
         if self.background not in ("none", "probability", "entropy"):
@@ -53,3 +59,14 @@ class SegmentConfig:
                 f"unknown background rule {self.background!r}",
                 fix="use none, probability or entropy",
             )
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide a result, by name.
+
+        Smoothing is left out where it is off, so that results of before it are known again.
+        """
+        settings = asdict(self)
+        del settings["batch_size"]  # changes the speed only
+        if self.smoothing is None:
+            del settings["smoothing"]
+        return settings

@@ -16,6 +16,7 @@ from torch import Tensor
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 from pacl.inference.labelling import BackgroundRule, above_entropy, below_probability, label_pixels
+from pacl.inference.smoothing import smooth_scores
 from pacl.inference.windows import PatchScorer, grid_px, score_maps
 from pacl.modeling.compatibility import patch_similarity
 from pacl.modeling.pacl import Pacl
@@ -95,6 +96,7 @@ def build_scorer(
     text_embeds: Float[Tensor, "C D"],
     *,
     patch_stride_px: int | None = None,
+    smoothing: float | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> PatchScorer:
     """Build the scorer of a PACL model: the cosine of each patch with each text.
@@ -103,15 +105,20 @@ def build_scorer(
         model: Embeds the patches.
         text_embeds: Unit norm, one row per name.
         patch_stride_px: Distance between patches; None: the patch size.
+        smoothing: Share of the patches that scores are averaged over, see `smooth_scores`; None:
+            each patch by itself.
         stopwatch: Counts the time that the network takes, as "encoder".
     """
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:
         with stopwatch.time("encoder") if stopwatch else nullcontext():
-            patch_embeds = model.patch_embeds(images.to(model.device), stride_px=patch_stride_px)
-        similarity = patch_similarity(patch_embeds.flatten(1, 2), text_embeds)
-        return similarity.unflatten(2, patch_embeds.shape[1:3])
+            tokens, grid = model.encode_patches(images.to(model.device), stride_px=patch_stride_px)
+            patch_embeds = model.embed_tokens(tokens)
+        similarity = patch_similarity(patch_embeds, text_embeds)
+        if smoothing is not None:
+            similarity = smooth_scores(similarity, tokens, share=smoothing)
+        return similarity.unflatten(2, grid)
 
     return score_patches
 

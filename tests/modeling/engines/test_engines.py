@@ -19,7 +19,7 @@ from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling import engines
 from pacl.modeling.engines import ENGINES, build_engine, onnx, pick_engine, pytorch
 from pacl.modeling.pacl import Pacl
-from pacl.modeling.towers import products
+from pacl.modeling.towers import walk
 from pacl.modeling.towers.hf import HfClip
 
 FLOAT32 = ["torch", "torch-compiled", "onnx", "openvino"]
@@ -214,10 +214,10 @@ def test_without_a_compiler_the_error_says_what_does_not_need_one(
 def test_onednn_multiplies_only_where_it_keeps_float32(
     flags: set[str], is_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(walk, "cpu_flags", lambda: flags)
     backend = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009  (torch leaves it untyped)
     before = backend.fp32_precision
-    with contextlib.suppress(KeyError), products.onednn_products():
+    with contextlib.suppress(KeyError), walk.onednn_products():
         assert (backend.fp32_precision == "bf16") is is_set
         raise KeyError
     assert backend.fp32_precision == before

@@ -22,9 +22,8 @@ from torch import Tensor
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling.towers import VisionTower
 from pacl.modeling.towers.hf import HfClip
-from pacl.modeling.towers.products import cpu_flags
 from pacl.modeling.towers.token_kinds import Grid
-from pacl.modeling.towers.walk import PatchTower
+from pacl.modeling.towers.walk import PatchTower, cpu_flags
 
 ENGINES = {
     "torch": "PyTorch, float32",

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pacl.errors import EnvironmentProblem
-from pacl.modeling.towers.products import onednn_products
 from pacl.modeling.towers.token_kinds import Grid
-from pacl.modeling.towers.walk import PatchTower
+from pacl.modeling.towers.walk import PatchTower, onednn_products
 
 COMPILER = "inductor"
 """torch.compile's backend."""

@@ -21,11 +21,11 @@ from torch.nn import functional as F
 from pacl.errors import InputError
 from pacl.modeling.towers import files
 from pacl.modeling.towers.preprocess import Preprocessing
-from pacl.modeling.towers.products import onednn_products
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
 from pacl.modeling.towers.walk import (
     PatchTower,
     embed_images,
+    onednn_products,
     pad_tokens,
     walk_to_cls,
     walk_to_end,
