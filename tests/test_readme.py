@@ -1,4 +1,4 @@
-"""Every command that the README and the recipes show is one that the command line understands."""
+"""What the README shows holds: its Python runs, its commands and the recipes' are understood."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pacl.cli import COMMANDS
 from pacl.cli.parse import Help, parse_options
+from pacl.datasets.storybook import draw_scene
 
 ROOT = Path(__file__).parents[1]
 
 
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of one language; "" is for those that name none."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.S | re.M)
+    return [text for name, text in found if name == language]
+
+
 def shown_commands() -> list[str]:
     """Lines that begin with pacl, in README.md and in the recipes, joined where they are split."""
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     recipes = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/**/*.sh"))]
-    text = "\n".join([*blocks, *recipes]).replace("\\\n", " ")
+    text = "\n".join([*blocks(""), *recipes]).replace("\\\n", " ")
     lines = [line.strip().replace("$PACL ", "pacl ", 1) for line in text.splitlines()]
     lines = [re.sub(r"^torchrun .* -m pacl ", "pacl ", line) for line in lines]
     lines = [re.sub(r"\$\{?(STEPS|BATCH)\}?", "1", line) for line in lines]
@@ -40,3 +48,27 @@ def test_shown_command_is_understood(line):
         examples=COMMANDS[name].examples,
     )
     assert not isinstance(options, Help)
+
+
+def test_python_example_runs(tmp_path, monkeypatch, storybook_model, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(draw_scene("test", 0).image).save("scene.png")
+    [code] = blocks("python")
+    exec(code, {})
+    assert "(128, 128)" in capsys.readouterr().out
+    assert {path.suffix for path in Path("out").iterdir()} == {".png", ".json"}
+
+
+def test_tree_names_what_exists():
+    [tree] = [text for text in blocks("text") if text.startswith("src/pacl/")]
+    source = ROOT / "src" / "pacl"
+    shown = set(re.findall(r"^  (\w+)/", tree, re.M)) | {"data"}
+    assert shown == {path.parent.name for path in source.glob("*/__init__.py")}
+    for name in re.findall(r"[\w/]+\.(?:py|csv)\b", tree):
+        assert [*source.rglob(name), *(ROOT / "tests").rglob(name)], name
+
+
+def test_files_that_the_readme_names_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)", readme):
+        assert (ROOT / target).exists(), target
