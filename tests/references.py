@@ -37,15 +37,83 @@ def patch_compatibility(
     return torch.stack(rows)
 
 
-def contrastive_loss(
-    compatibility: Tensor, logit_scale: float | Tensor, positives: Tensor
+def pooled_compatibility(
+    pooling: str,
+    patch_embeds: Tensor,
+    text_embeds: Tensor,
+    patch_temperature: float | Tensor = 1.0,
+    null_similarity: float | Tensor | None = None,
+    own_texts: Sequence[int] | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE where each row and column may have none, one or several positives."""
+    """The other poolings, and PACL's with a null token: pair by pair (modeling/pooling.py)."""
 
-    def one_way(logits: Tensor, positives: Tensor) -> Tensor:
+    def score(patches: Tensor, text: Tensor, own: Tensor | None) -> Tensor:
+        cosines = torch.stack([cosine(patch, text) for patch in patches])
+        if pooling == "max":
+            return cosines.max()
+        if pooling == "mean":
+            weights = torch.ones_like(cosines) / len(patches)
+        elif pooling == "sparse":
+            span = cosines.max() - cosines.min()
+            scaled = (cosines - cosines.min()) / span if span > 0 else torch.ones_like(cosines)
+            kept = torch.stack([s if s >= 1 / len(patches) else s * 0 for s in scaled])
+            weights = kept / kept.sum()
+        else:
+            if own is not None:
+                cosines = torch.stack([cosine(patch, own) for patch in patches])
+            exponentials = (cosines / patch_temperature).exp()
+            weights = exponentials / exponentials.sum()
+        pooled = sum((w * patch for w, patch in zip(weights, patches, strict=True)), text * 0)
+        value = cosine(pooled, text)
+        if null_similarity is not None:
+            mass = (cosines / patch_temperature).exp().sum()
+            null_mass = len(patches) * (torch.as_tensor(null_similarity) / patch_temperature).exp()
+            value = value * (1 - null_mass / (mass + null_mass))
+        return value
+
+    rows = []
+    for image, patches in enumerate(patch_embeds):
+        own = None if own_texts is None else text_embeds[own_texts[image]]
+        rows.append(torch.stack([score(patches, text, own) for text in text_embeds]))
+    return torch.stack(rows)
+
+
+def sigmoid_loss(
+    compatibility: Tensor,
+    logit_scale: float | Tensor,
+    bias: float | Tensor,
+    positives: Tensor,
+    left_out: Tensor | None = None,
+) -> Tensor:
+    """SigLIP's loss: every pair is a question of yes or no; divided by the number of images."""
+    total = torch.zeros((), dtype=compatibility.dtype)
+    n_images, n_texts = compatibility.shape
+    for i in range(n_images):
+        for j in range(n_texts):
+            if left_out is not None and left_out[i, j] and not positives[i, j]:
+                continue
+            logit = logit_scale * compatibility[i, j] + bias
+            sign = 1 if positives[i, j] else -1
+            total = total - (1 / (1 + (-sign * logit).exp())).log()
+    return total / n_images
+
+
+def contrastive_loss(
+    compatibility: Tensor,
+    logit_scale: float | Tensor,
+    positives: Tensor,
+    left_out: Tensor | None = None,
+) -> Tensor:
+    """Symmetric InfoNCE where each row and column may have none, one or several positives.
+
+    Pairs that are left out are no negatives: they are missing from every sum.
+    """
+
+    def one_way(logits: Tensor, positives: Tensor, is_in: Tensor) -> Tensor:
         losses = []
-        for row, is_positive in zip(logits, positives, strict=True):
-            partition = sum((logit.exp() for logit in row), torch.zeros(()))
+        for row, is_positive, in_row in zip(logits, positives, is_in, strict=True):
+            terms = [logit.exp() for logit, yes in zip(row, in_row, strict=True) if yes]
+            partition = sum(terms, torch.zeros(()))
             chosen = [logit for logit, yes in zip(row, is_positive, strict=True) if yes]
             if chosen:
                 losses.append(-sum((logit.exp() / partition).log() for logit in chosen))
@@ -53,7 +121,8 @@ def contrastive_loss(
         return torch.stack(losses).mean()
 
     logits = compatibility * logit_scale
-    return (one_way(logits, positives) + one_way(logits.T, positives.T)) / 2
+    is_in = torch.ones_like(positives) if left_out is None else positives | ~left_out
+    return (one_way(logits, positives, is_in) + one_way(logits.T, positives.T, is_in.T)) / 2
 
 
 def smooth_scores(scores: Tensor, patch_tokens: Tensor, share: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import references
 from pacl.modeling.compatibility import patch_compatibility, patch_similarity
 from pacl.modeling.kernels import info_nce, naive, tiled
-from pacl.modeling.loss import contrastive_loss
+from pacl.modeling.loss import contrastive_loss, sigmoid_loss
 
 # (images, texts, patches, width); many texts make the Gram form the cheaper one.
 SIZES = [
@@ -34,6 +34,10 @@ SIZES = [
     (3, 5, 2, 6),
 ]
 FORMS = {"gram": True, "explicit": False}
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "contrastive": (contrastive_loss, references.contrastive_loss),
+    "sigmoid": (sigmoid_loss, references.sigmoid_loss),
+}
 
 
 @pytest.fixture(params=FORMS)
@@ -305,22 +309,30 @@ def test_the_loss_is_clips() -> None:
     texts=st.integers(1, 5),
     seed=st.integers(0, 1000),
     chunk=st.sampled_from([None, 0, 7]),
+    loss=st.sampled_from(["contrastive", "sigmoid"]),
+    has_left_out=st.booleans(),
 )
-def test_loss_with_any_positives(images: int, texts: int, seed: int, chunk: int | None) -> None:
+def test_loss_with_any_positives(
+    images: int, texts: int, seed: int, chunk: int | None, loss: str, has_left_out: bool
+) -> None:
     """Whole, row by row, and a row or several at a time."""
     generator = torch.Generator().manual_seed(seed)
     compatibility = torch.rand(images, texts, generator=generator, dtype=torch.float64) * 2 - 1
     positives = torch.rand(images, texts, generator=generator) < 0.4
     positives[0, 0] = True  # the reference knows no mean over nothing
+    left_out = torch.rand(images, texts, generator=generator) < 0.5 if has_left_out else None
     compatibility.requires_grad_()
     scale = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
-    inputs = [compatibility, scale]
+    bias = torch.tensor(-2.0, dtype=torch.float64, requires_grad=True)
+    inputs = [compatibility, scale, bias] if loss == "sigmoid" else [compatibility, scale]
+    numbers = inputs[1:]
+    ours, literal = LOSSES[loss]
     with pytest.MonkeyPatch.context() as patch:
         if chunk is not None:
             patch.setattr(info_nce, "CHUNK", chunk)
-        value = contrastive_loss(compatibility, scale, positives=positives)
+        value = ours(compatibility, *numbers, positives=positives, left_out=left_out)
         gradients = torch.autograd.grad(3 * value, inputs)
-    expected = references.contrastive_loss(compatibility, scale, positives)
+    expected = literal(compatibility, *numbers, positives, left_out)
     assert_exact(value, expected)
     references_of = torch.autograd.grad(3 * expected, inputs)
     for gradient, reference in zip(gradients, references_of, strict=True):
@@ -359,6 +371,18 @@ def test_a_large_loss_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatc
     compatibility = torch.rand(3, 3).requires_grad_()
     loss = contrastive_loss(compatibility, 10.0)
     (gradient,) = torch.autograd.grad(loss, compatibility, create_graph=True)
+    with pytest.raises(NotImplementedError, match="only once"):
+        gradient.sum().backward()
+
+
+def test_the_sigmoid_loss_holds_its_gradient_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info_nce, "CHUNK", 64)
+    compatibility, positives = torch.rand(32, 32).requires_grad_(), torch.eye(32).bool()
+    with LargeOutputs(32 * 32) as lean:
+        loss = sigmoid_loss(compatibility, 10.0, -5.0, positives=positives)
+        (gradient,) = torch.autograd.grad(loss, compatibility, create_graph=True)
+    made = [name for name in lean.names if name != "detach" and not name.endswith("_")]
+    assert sorted(made) == ["empty_like", "mul"]  # the slope, and its multiple in the backward
     with pytest.raises(NotImplementedError, match="only once"):
         gradient.sum().backward()
 

@@ -13,7 +13,12 @@ from pacl.cli import main
 from pacl.errors import PaclError
 from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.embedder import VisionEmbedder
-from pacl.modeling.loss import contrastive_loss, contrastive_loss_across_ranks, gather_texts
+from pacl.modeling.loss import (
+    contrastive_loss,
+    contrastive_loss_across_ranks,
+    gather_texts,
+    sigmoid_loss,
+)
 from pacl.runtime import distributed as ranks
 from pacl.runtime.distributed import rank, sum_gradients, world_size
 
@@ -70,6 +75,39 @@ def on_a_rank(number: int, directory: str) -> None:
     distributed.destroy_process_group()
 
 
+def sigmoid_on_a_rank(number: int, directory: str) -> None:
+    place = f"file://{directory}/store"
+    distributed.init_process_group("gloo", init_method=place, rank=number, world_size=WORLD)
+    own = slice(number * PER_RANK, (number + 1) * PER_RANK)
+    torch.save(sigmoid_of_rows(own), f"{directory}/{number}.pt")
+    distributed.destroy_process_group()
+
+
+def sigmoid_of_rows(own: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The loss, the gradient of some rows, and that of scale and bias from these rows."""
+    tokens, texts, positives, embedder = draw()
+    with torch.no_grad():
+        compatibility = patch_compatibility(embedder(tokens), texts, patch_temperature=TEMPERATURE)
+    rows = compatibility[own].requires_grad_()
+    numbers = [torch.tensor(value).double().requires_grad_() for value in (7.0, -2.0)]
+    left_out = compatibility > 0.5
+    loss = sigmoid_loss(rows, *numbers, positives=positives[own], left_out=left_out[own])
+    of_rows, *of_numbers = torch.autograd.grad(loss, [rows, *numbers])
+    return loss.detach(), of_rows, of_numbers
+
+
+@pytest.mark.slow
+def test_the_sigmoid_loss_of_ranks_together_is_that_of_one_process(tmp_path: Path) -> None:
+    loss, of_rows, of_numbers = sigmoid_of_rows(slice(None))
+    spawn(sigmoid_on_a_rank, (str(tmp_path),), nprocs=WORLD)
+    results = [torch.load(tmp_path / f"{number}.pt") for number in range(WORLD)]
+    for result in results:
+        torch.testing.assert_close(result[0], loss, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(torch.cat([result[1] for result in results]), of_rows)
+    for place, expected in enumerate(of_numbers):
+        torch.testing.assert_close(sum(result[2][place] for result in results), expected)
+
+
 @pytest.mark.slow
 def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
     spawn(on_a_rank, (str(tmp_path),), nprocs=WORLD)
@@ -82,6 +120,15 @@ def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
                 results[number][case], (loss, gradients, of_texts[own]), rtol=1e-12, atol=1e-14
             )
         assert all(torch.equal(results[0][case][0], result[case][0]) for result in results)
+
+
+def test_pairs_left_out_are_the_same_on_one_process_as_across() -> None:
+    compatibility = torch.rand(4, 4, dtype=torch.float64) * 2 - 1
+    positives, left_out = torch.eye(4).bool(), torch.rand(4, 4) < 0.5
+    across = contrastive_loss_across_ranks(
+        compatibility, 7.0, positives=positives, left_out=left_out
+    )
+    torch.testing.assert_close(across, contrastive_loss(compatibility, 7.0, left_out=left_out))
 
 
 @pytest.mark.parametrize("has_own_captions", [True, False])

@@ -56,7 +56,7 @@ def patch_similarity(
     Raises:
         ValueError: The shapes do not fit, or an argument is not floating point.
     """
-    _check_embeds(patch_embeds, text_embeds)
+    check_embeds(patch_embeds, text_embeds)
     with torch.autocast(patch_embeds.device.type, enabled=False):
         dtype = computing_dtype(patch_embeds, text_embeds)
         patches = patch_embeds.to(dtype)
@@ -101,14 +101,14 @@ def patch_compatibility(
     The result is computed in float32 at least, also under autocast: cosines rounded to bfloat16
     cost the gradient two digits.
     """
-    _check_embeds(patch_embeds, text_embeds)
-    _check_temperature(patch_temperature)
+    check_embeds(patch_embeds, text_embeds)
+    check_temperature(patch_temperature)
     dtype = computing_dtype(patch_embeds, text_embeds)
     compute = _IMPLEMENTATIONS[_choose(implementation, patch_embeds, len(text_embeds))]
     temperature = torch.as_tensor(patch_temperature, dtype=dtype, device=patch_embeds.device)
     with torch.autocast(patch_embeds.device.type, enabled=False):
         compatibility = compute(patch_embeds, text_embeds, temperature)
-    _check_finite(compatibility, patch_embeds, text_embeds)
+    check_finite(compatibility, patch_embeds, text_embeds)
     return compatibility
 
 
@@ -151,7 +151,8 @@ _IMPLEMENTATIONS = {
 }
 
 
-def _check_embeds(patch_embeds: Tensor, text_embeds: Tensor) -> None:
+def check_embeds(patch_embeds: Tensor, text_embeds: Tensor) -> None:
+    """Refuse patches and texts whose shapes, types or devices do not fit."""
     for name, value, shape in (
         ("patch_embeds", patch_embeds, "(images, patches, width)"),
         ("text_embeds", text_embeds, "(texts, width)"),
@@ -174,7 +175,8 @@ def _check_embeds(patch_embeds: Tensor, text_embeds: Tensor) -> None:
         raise ValueError(f"patch_embeds has no patches: shape {tuple(patch_embeds.shape)}")
 
 
-def _check_temperature(patch_temperature: float | Tensor) -> None:
+def check_temperature(patch_temperature: float | Tensor) -> None:
+    """Refuse a temperature that is not one finite number above 0."""
     value = patch_temperature
     if isinstance(value, Tensor):
         if value.ndim > 0:
@@ -188,7 +190,7 @@ def _check_temperature(patch_temperature: float | Tensor) -> None:
         raise ValueError(f"patch_temperature must be a finite number above 0, got {value}")
 
 
-def _check_finite(compatibility: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> None:
+def check_finite(compatibility: Tensor, patch_embeds: Tensor, text_embeds: Tensor) -> None:
     """Name the input that is not finite; looks at the large one only where the result is not."""
     if torch.compiler.is_compiling() or compatibility.isfinite().all():
         return

@@ -8,6 +8,7 @@ With z = logit scale x compatibility, P_i the positives of image i and P_j those
     2 loss = sum_i w_i R_i + sum_j w_j C_j - sum_ij y_ij z_ij
     2 d loss / d z_ij = w_i exp(z_ij - R_i) + w_j exp(z_ij - C_j) - y_ij
 
+Pairs that are left out are missing from R and C.
 Rows are taken a few at a time, and again in the backward: beside the compatibility and its
 gradient, only numbers for single rows and columns are held. A process that holds some of the rows
 needs of the others only what is summed over the images, which it is given functions for.
@@ -36,6 +37,7 @@ def info_nce(
     logit_scale: Tensor,
     positives: Tensor,
     *,
+    left_out: Tensor | None = None,
     sum_over_ranks: Collective = lambda own: own,
     stack_ranks: Collective = lambda own: own[None],
 ) -> Tensor:
@@ -45,13 +47,16 @@ def info_nce(
         compatibility: (I, C), float32 or float64.
         logit_scale: One number, shape ().
         positives: (I, C) boolean.
+        left_out: (I, C) boolean, True for pairs that no sum counts, and for no positive; or None.
         sum_over_ranks: Gives the sum over all shares of a tensor's value.
         stack_ranks: Gives the values of all shares in a new first dimension.
 
     Returns:
         A scalar >= 0. It can be differentiated once; the gradients are those of these rows.
     """
-    return _InfoNce.apply(compatibility, logit_scale, positives, sum_over_ranks, stack_ranks)  # type: ignore[no-any-return]
+    return _InfoNce.apply(  # type: ignore[no-any-return]
+        compatibility, logit_scale, positives, left_out, sum_over_ranks, stack_ranks
+    )
 
 
 def fits_one_chunk(compatibility: Tensor) -> bool:
@@ -66,10 +71,11 @@ class _InfoNce(torch.autograd.Function):
         compatibility: Tensor,
         logit_scale: Tensor,
         positives: Tensor,
+        left_out: Tensor | None,
         sum_over_ranks: Collective,
         stack_ranks: Collective,
     ) -> Tensor:
-        parts = [positives[part] for part in _chunks(positives)]  # a sum makes integers of them
+        parts = [positives[part] for part in iter_chunks(positives)]  # a sum makes integers of them
         per_image = torch.cat([part.sum(dim=1) for part in parts])
         per_text = sum_over_ranks(torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0))
         n_images = sum_over_ranks((per_image > 0).sum()).clamp(min=1)
@@ -83,15 +89,23 @@ class _InfoNce(torch.autograd.Function):
         # In float64: over many chunks the rounding adds up.
         columns = torch.full_like(per_text, -torch.inf, dtype=torch.float64)
         pulled = compatibility.new_zeros(())
-        for part in _chunks(compatibility):
-            logits = compatibility[part] * logit_scale
+        for part in iter_chunks(compatibility):
+            logits = _logits(compatibility, logit_scale, left_out, part)
             rows[part] = logits.logsumexp(dim=1)
             columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
             pulled += logits.mul_(_pull(positives, pulls, part)).sum()
         # Stacked in the order of ranks, not reduced: the result is equal to the bit everywhere.
         columns = stack_ranks(columns).logsumexp(dim=0).to(kind)
         ctx.save_for_backward(
-            compatibility, logit_scale, positives, rows, columns, row_weight, column_weight, *pulls
+            compatibility,
+            logit_scale,
+            positives,
+            left_out,
+            rows,
+            columns,
+            row_weight,
+            column_weight,
+            *pulls,
         )
         own = _weighted(row_weight, rows) - pulled
         return (sum_over_ranks(own) + _weighted(column_weight, columns)) / 2
@@ -99,7 +113,7 @@ class _InfoNce(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_compatibility, d_scale = _Gradient.apply(*gradients, *ctx.saved_tensors)  # type: ignore[misc]
-        return d_compatibility, d_scale, None, None, None
+        return d_compatibility, d_scale, None, None, None, None
 
 
 class _Gradient(torch.autograd.Function):
@@ -112,6 +126,7 @@ class _Gradient(torch.autograd.Function):
         compatibility: Tensor,
         logit_scale: Tensor,
         positives: Tensor,
+        left_out: Tensor | None,
         rows: Tensor,
         columns: Tensor,
         row_weight: Tensor,
@@ -120,8 +135,8 @@ class _Gradient(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         d_compatibility = torch.empty_like(compatibility)
         d_scale = torch.zeros_like(logit_scale)
-        for part in _chunks(compatibility):
-            logits = compatibility[part] * logit_scale
+        for part in iter_chunks(compatibility):
+            logits = _logits(compatibility, logit_scale, left_out, part)
             slope = (logits - rows[part, None]).exp_().mul_(row_weight[part, None])
             slope += logits.sub_(columns).exp_().mul_(column_weight)
             slope -= _pull(positives, pulls, part)
@@ -137,12 +152,20 @@ def _chunk_size(pairs: Tensor) -> int:
     return CHUNK if pairs.device.type == "cpu" else GPU_CHUNK
 
 
-def _chunks(pairs: Tensor) -> Iterator[slice]:
+def iter_chunks(pairs: Tensor) -> Iterator[slice]:
     """Slices of rows; a single empty one where there is no row."""
     n_rows, n_columns = pairs.shape
     step = max(1, _chunk_size(pairs) // max(1, n_columns))
     for start in range(0, max(1, n_rows), step):
         yield slice(start, start + step)
+
+
+def _logits(compatibility: Tensor, scale: Tensor, left_out: Tensor | None, part: slice) -> Tensor:
+    """The logits z of some rows; so low that it counts nowhere where a pair is left out."""
+    logits = compatibility[part] * scale
+    if left_out is None:
+        return logits
+    return logits.masked_fill_(left_out[part], torch.finfo(logits.dtype).min)
 
 
 def _pull(positives: Tensor, pulls: Any, part: slice) -> Tensor:

@@ -37,8 +37,19 @@ def naive_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: 
     logits = similarity / temperature.to(dtype) + length.log()
     excess = logits - largest_logit(logits, is_zero)
     weights = excess.clamp(max=max_excess(dtype)).exp()  # no sum: v may have any scale
+    return pooled_cosine(weights, similarity, unit_patches)
+
+
+def pooled_cosine(weights: Tensor, similarity: Tensor, unit_patches: Tensor) -> Tensor:
+    """The cosine (I, C) of each text with its pooled vector, the weighted sum of unit patches.
+
+    Args:
+        weights: (I, T, C), not negative, of any sum.
+        similarity: Cosines of patches and texts (I, T, C).
+        unit_patches: (I, T, D), zero where a patch is.
+    """
     along_text = (weights * similarity).sum(dim=1)
-    if is_gram_cheaper(*unit_patches.shape[1:], n_texts=len(unit_texts)):
+    if is_gram_cheaper(*unit_patches.shape[1:], n_texts=weights.shape[2]):
         squared_norm = _squared_norm_gram(weights, unit_patches)
     else:
         squared_norm = _squared_norm_explicit(weights, unit_patches)
