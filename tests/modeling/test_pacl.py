@@ -21,6 +21,7 @@ from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.pacl import Pacl, load
+from pacl.modeling.pooling import pooled_compatibility
 from pacl.modeling.towers.hf import HfClip
 
 
@@ -144,6 +145,8 @@ def _set_on(**values: object) -> Callable[[Pacl], None]:
         _set_on(token_layer=-1),
         _set_on(patch_temperature=0.2),
         _set_on(logit_scale=34.0),
+        _set_on(pooling="mean"),
+        _set_on(null_similarity=0.0),
     ],
 )
 def test_every_part_of_a_model_changes_its_fingerprint(
@@ -176,6 +179,32 @@ def test_round_trip(pacl: Pacl, saved: Path) -> None:
     assert again.training_facts == {"epochs": 3}
     assert again.has_embedder
     assert not again.training
+
+
+def test_a_checkpoint_keeps_its_pooling_and_scores_with_it(pacl: Pacl, tmp_path: Path) -> None:
+    patches, texts = torch.randn(2, 5, 16), torch.randn(3, 16)
+    plain = pacl.compatibility(patches, texts)
+    assert torch.equal(plain, patch_compatibility(patches, texts, patch_temperature=0.1))
+    pacl.pooling, pacl.null_similarity = "mean", None
+    pacl.save_pretrained(tmp_path / "mean")
+    mean = Pacl.from_pretrained(tmp_path / "mean").compatibility(patches, texts)
+    assert torch.equal(mean, pooled_compatibility(patches, texts, pooling="mean"))
+    pacl.pooling, pacl.null_similarity = "pacl", 0.25
+    pacl.save_pretrained(tmp_path / "null")
+    again = Pacl.from_pretrained(tmp_path / "null")
+    assert again.null_similarity == 0.25
+    assert again.fingerprint == pacl.fingerprint
+    assert (again.compatibility(patches, texts).abs() < plain.abs()).all()
+
+
+def test_own_captions_are_pooled_for_in_training_only(pacl: Pacl) -> None:
+    patches, texts = torch.randn(2, 5, 16), torch.randn(3, 16)
+    pacl.pooling = "own-caption"
+    expected = patch_compatibility(patches, texts, patch_temperature=0.1)
+    assert torch.equal(pacl.compatibility(patches, texts), expected)
+    own = pacl.compatibility(patches, texts, own_texts=torch.tensor([2, 0]))
+    torch.testing.assert_close(own[[0, 1], [2, 0]], expected[[0, 1], [2, 0]])
+    assert not torch.allclose(own, expected)
 
 
 def test_checkpoint_holds_only_what_was_trained(pacl: Pacl, saved: Path) -> None:

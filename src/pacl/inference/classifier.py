@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pacl.errors import InputError
 from pacl.inference.vocabulary import Vocabulary
-from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.pacl import Pacl
 
 SCORES = ("pacl", "clip", "fusion")
@@ -71,9 +70,7 @@ def image_logits(
     logits = []
     if score in ("pacl", "fusion"):
         patch_embeds = model.patch_embeds(images, stride_px=patch_stride_px).flatten(1, 2)
-        compatibility = patch_compatibility(
-            patch_embeds, text_embeds, patch_temperature=model.patch_temperature
-        )
+        compatibility = model.compatibility(patch_embeds, text_embeds)
         logits.append(compatibility * (logit_scale or model.logit_scale))
     if score in ("clip", "fusion"):
         cosine = (model.encoder.encode_images(images) @ text_embeds.T).float()

@@ -15,6 +15,7 @@ from pacl.errors import InputError
 from pacl.modeling import checkpoint
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
+from pacl.modeling.pooling import Pooling, pooled_compatibility
 from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
 from pacl.modeling.towers.hf import HfClip
 from pacl.text.labels import Labels, fill_templates
@@ -39,6 +40,8 @@ class Pacl(nn.Module):
         token_layer: Which block's tokens are embedded, -1 the last.
         logit_scale: Factor between compatibility and logit; None: the text tower's own.
         training: How the embedder was trained, as it is to be kept in the checkpoint.
+        pooling: How patches are pooled for a text, see `pacl.modeling.pooling`.
+        null_similarity: Cosine of the null token of that pooling; None: there is none.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Pacl(nn.Module):
         token_layer: int = -1,
         logit_scale: float | None = None,
         training: dict[str, Any] | None = None,
+        pooling: Pooling = "pacl",
+        null_similarity: float | None = None,
     ) -> None:
         super().__init__()
         vision, text = vision or encoder, text or encoder
@@ -67,6 +72,8 @@ class Pacl(nn.Module):
         self.token_layer = token_layer
         self.logit_scale = text.logit_scale if logit_scale is None else logit_scale
         self.training_facts = training or {}
+        self.pooling: Pooling = pooling
+        self.null_similarity = null_similarity
         self._engine: DenseEngine | None = None
 
     # ---- facts ----------------------------------------------------------------------------
@@ -100,7 +107,15 @@ class Pacl(nn.Module):
         return (
             f"{self.weights_fingerprint} {self.token_kind}{self.token_layer} "
             f"temperature {self.patch_temperature:.6g} scale {self.logit_scale:.6g}"
+            + "".join(f" {name} {value}" for name, value in self._uncommon_settings().items())
         )
+
+    def _uncommon_settings(self) -> dict[str, Any]:
+        """Settings of an objective other than the paper's; none for PACL's own."""
+        settings = {} if self.pooling == "pacl" else {"pooling": self.pooling}
+        if self.null_similarity is not None:
+            settings["null_similarity"] = self.null_similarity
+        return settings
 
     @property
     def weights_fingerprint(self) -> str:
@@ -194,6 +209,36 @@ class Pacl(nn.Module):
             return self.encoder.project_patches(patch_tokens)
         return self.embedder(patch_tokens.to(self.embedder.skip.weight.dtype))
 
+    def compatibility(
+        self,
+        patch_embeds: Float[Tensor, "I T D"],
+        text_embeds: Float[Tensor, "C D"],
+        *,
+        null_similarity: float | Tensor | None = None,
+        own_texts: Int[Tensor, " I"] | None = None,
+    ) -> Float[Tensor, "I C"]:
+        """Score every image with every text, by the pooling that the embedder is trained with.
+
+        Args:
+            patch_embeds: Raw patch embeddings, row-major.
+            text_embeds: One per row, of any length.
+            null_similarity: While it is learned; None: the model's own, if it has one.
+            own_texts: Which text is each image's own, in training with own-caption pooling. None:
+                no text is known to be, and that pooling takes each text in turn, as pacl does.
+
+        Returns:
+            In [-1, 1], before the logit scale.
+        """
+        is_own = self.pooling == "own-caption"
+        return pooled_compatibility(
+            patch_embeds,
+            text_embeds,
+            pooling="pacl" if is_own and own_texts is None else self.pooling,
+            patch_temperature=self.patch_temperature,
+            null_similarity=self.null_similarity if null_similarity is None else null_similarity,
+            own_texts=own_texts if is_own else None,
+        )
+
     # ---- texts ----------------------------------------------------------------------------
 
     def encode_classes(
@@ -241,6 +286,7 @@ class Pacl(nn.Module):
                 "hidden": self.embedder.hidden,
                 "logit_scale": self.logit_scale,
                 "training": self.training_facts,
+                **self._uncommon_settings(),
             },
             self.embedder,
         )
@@ -277,6 +323,8 @@ class Pacl(nn.Module):
             token_layer=config["token_layer"],
             logit_scale=config["logit_scale"],
             training=config["training"],
+            pooling=config.get("pooling", "pacl"),
+            null_similarity=config.get("null_similarity"),
         ).eval()
 
 
