@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py runs/drawn --n-images 2000
     pacl evaluate ade150 --root runs/drawn --preset sclip --model CLIP --profile
 
-The pictures are smooth noise of a photograph's size, the masks have 150 classes in patches; the
+The images are smooth noise of a photograph's size, the masks have 150 classes in patches; the
 scores mean nothing. With --clip a ViT-B/16 of random weights is written too, which takes the time
 of a real one: `--model runs/drawn/clip`.
 """
@@ -34,8 +34,8 @@ def main() -> None:
     for number in range(1, args.n_images + 1):
         height, width = SIZES[number % len(SIZES)]
         coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        picture.save(images / f"ADE_val_{number:08}.jpg")
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(images / f"ADE_val_{number:08}.jpg")
         ids = rng.integers(0, 151, (6, 8), dtype=np.uint8)
         mask = Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)
         mask.save(masks / f"ADE_val_{number:08}.png")

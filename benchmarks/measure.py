@@ -99,7 +99,7 @@ def repeat(
     """Seconds of interleaved variants, round by round.
 
     Args:
-        one_round: Runs every variant once on inputs of a seed; gives the seconds of each.
+        one_round: Runs every variant once on inputs of a seed; returns the seconds of each.
         settings: Has rounds, warmup (rounds before the clock) and case_s, seconds after which no
             further round starts once there are MIN_ROUNDS.
         title: For the progress on standard error.

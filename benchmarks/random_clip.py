@@ -39,7 +39,7 @@ def draw_images(n: int, size_px: int, *, seed: int, device: torch.device) -> Ten
 
 @torch.inference_mode()
 def draw_names(encoder: HfClip, n: int, *, layer: int = -1) -> Tensor:
-    """Unit text embeddings that tell patches apart: what makes single patches differ from the mean.
+    """Unit text embeddings that distinguish patches: what makes patches differ from the mean.
 
     Random directions would not do: all patches of a random CLIP are much alike, and one name would
     win everywhere.

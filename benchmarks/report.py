@@ -29,7 +29,7 @@ relied on, and absolute values only for this machine.
 
 ## Engines
 
-`pacl.load(..., engine=...)` and `--engine` say what runs the frozen encoder on pictures; text
+`pacl.load(..., engine=...)` and `--engine` select what runs the frozen encoder on images; text
 embeddings, embedder and labels are the same for all.
 
 | engine | products | where |
@@ -46,7 +46,7 @@ embeddings, embedder and labels are the same for all.
 and of OpenVINO, ONNX Runtime and torch the first that is installed. The column "equal pixels" below
 is the share of pixels with the same label as transformers' own float32 forward pass, in the worst
 round. ONNX Runtime and OpenVINO run a graph that is exported at the first use, and kept in
-`~/.cache/pacl/engines` ($XDG_CACHE_HOME); it serves every picture size and patch stride, and all
+`~/.cache/pacl/engines` ($XDG_CACHE_HOME); it serves every image size and patch stride, and all
 kinds of tokens but naclip.
 """
 

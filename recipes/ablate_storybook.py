@@ -3,7 +3,7 @@
     python recipes/ablate_storybook.py runs/ablation --seeds 0 1 2
 
 Every variant changes one setting of the base (or several, as its name says) and trains on captions
-only. Its scores are mIoU on the validation split at the native stride, and top-1 on pictures of one
+only. Its scores are mIoU on the validation split at the native stride, and top-1 on images of one
 thing each at half the stride; never the quickstart's test splits. Finished runs are kept and not
 repeated. The table grows as variants finish: runs/ablation/table.md.
 """
@@ -52,11 +52,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def score(model: Model, validation: FolderDataset, things: ClassificationData) -> dict[str, float]:
     """mIoU, and top-1 by compatibility and by CLIP's own embedding."""
-    pictures = evaluate_set(model, things, templates=PAPER7, patch_stride_px=4)
+    classified = evaluate_set(model, things, templates=PAPER7, patch_stride_px=4)
     return {
         "miou": evaluate_folder(model, validation).miou,
-        "top1": pictures.rows["pacl"].top1,
-        "top1_clip": pictures.rows["clip"].top1,
+        "top1": classified.rows["pacl"].top1,
+        "top1_clip": classified.rows["clip"].top1,
     }
 
 

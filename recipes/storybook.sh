@@ -4,8 +4,8 @@
 #   recipes/storybook.sh              on a CPU: 87 minutes in all, on one thread beside other work
 #   STEPS=6000 BATCH=512 recipes/storybook.sh      on a GPU; not run yet
 #
-# Deterministic on one machine; another CPU or GPU rounds differently and gives another model of
-# like quality. Stop it and run it again: it goes on. docs/log.md has the loss and the scores.
+# Deterministic on one machine; another CPU or GPU rounds differently and makes another model of
+# like quality. If interrupted, run it again: it resumes. docs/log.md has the loss and the scores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WORK=${WORK:-runs/storybook-recipe}

@@ -1,22 +1,22 @@
-"""What can go wrong in a way the user can mend: each error says what, why and how to fix it.
+"""Errors that the user can fix: each says what is wrong, why, and how to fix it.
 
-The exit codes are the command line's: 2 for bad input or usage, 3 for the environment. The pure
-mathematics (``compatibility.py``, ``metrics.py``) knows nothing of this file and raises
-``ValueError``.
+The exit codes are the command line's: 2 for bad input or usage, 3 for the environment. The
+mathematics (``modeling/compatibility.py``, ``evaluation/metrics/``) does not know this file and
+raises ``ValueError``.
 """
 
 from __future__ import annotations
 
 
 class PaclError(Exception):
-    """An error for the user's eyes, never a defect of the program.
+    """An error that the user caused or can fix, never a defect of the program.
 
     Args:
-        what: One line, the thing that is wrong, with the file or argument named.
+        what: What is wrong, in one line that names the file or argument.
         why: What was found and what was looked for; may hold several lines.
         fix: What to do, as a command to paste where there is one.
 
-    ``str()`` gives the lines the command line prints after ``error: ``.
+    ``str()`` returns the lines that the command line prints after ``error: ``.
     """
 
     exit_code = 2
