@@ -35,8 +35,8 @@ OWNERS = {
     "pycocotools": ("datasets/segmentation/context.py",),
     "rich": ("cli/",),
     "scipy": ("datasets/classification/matlab.py",),
-    "tokenizers": ("modeling/towers/hf.py",),
-    "transformers": ("modeling/towers/hf.py",),
+    "tokenizers": ("modeling/towers/",),
+    "transformers": ("modeling/towers/",),
     "triton": ("modeling/kernels/",),
     "tyro": ("cli/",),
 }

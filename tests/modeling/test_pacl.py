@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from checkpoints import write_clip
+from foreign_towers import write_resnet, write_words
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling import names
 from pacl.modeling.compatibility import patch_compatibility
@@ -23,6 +24,8 @@ from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.pacl import Pacl, load
 from pacl.modeling.pooling import pooled_compatibility
 from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.load import load_text, load_vision
+from pacl.text.labels import Labels
 
 
 @pytest.fixture(autouse=True)
@@ -281,9 +284,9 @@ def _set(**values: object) -> Callable[[Path], None]:
         (_pickle, "not a safetensors file"),
         (_missing, "does not exist"),
         (_set(hidden=11), "do not fit"),
-        (_set(width=25), "maps 25 to 16"),
+        (_set(width=25), "of width 25, the CLIP has 24"),
         (_set(encoder_fingerprint="0" * 16), "another CLIP"),
-        (_set(version=2), "another version"),
+        (_set(version=3), "another version"),
         (_set(format="other"), "not a PACL checkpoint"),
     ],
 )
@@ -299,6 +302,79 @@ def test_another_clip_of_the_same_widths_is_refused(saved: Path, tmp_path: Path)
     other = HfClip.from_pretrained(write_clip(tmp_path / "other", seed=1))
     with pytest.raises(InputError, match="another CLIP"):
         Pacl.from_pretrained(saved, encoder=other)
+
+
+# ---- pairs of towers ------------------------------------------------------------------------
+
+
+def _pair(tmp_path: Path, head: str) -> Pacl:
+    vision = load_vision(write_resnet(tmp_path / "vision"))
+    text = load_text(write_words(tmp_path / "words"))
+    joint = vision.width if head == "text" else text.text_width
+    return Pacl(
+        vision=vision,
+        text=text,
+        embedder=None if head == "text" else VisionEmbedder(vision.width, joint),
+        text_embedder=None if head == "vision" else VisionEmbedder(text.text_width, joint),
+        token_kind="features",
+    ).eval()
+
+
+@pytest.mark.parametrize("head", ["vision", "text", "both"])
+def test_a_pair_comes_back_with_its_head(tmp_path: Path, head: str) -> None:
+    model = _pair(tmp_path, head)
+    assert model.head == head
+    model.save_pretrained(tmp_path / "run")
+    again = load(tmp_path / "run", device="cpu")
+    assert again.fingerprint == model.fingerprint
+    assert again.describe() == model.describe()
+    labels = Labels(names=("house", "boat"), prompts=(("house",), ("boat",)))
+    words, _ = again.encode_classes(labels, ["a {}"])
+    patches = again.patch_embeds(torch.ones(1, 3, 32, 48))
+    assert patches.shape[-1] == words.shape[-1]
+    assert torch.equal(words, model.encode_classes(labels, ["a {}"])[0])
+    assert torch.equal(patches, model.patch_embeds(torch.ones(1, 3, 32, 48)))
+    torch.testing.assert_close(words.norm(dim=-1), torch.ones(2))
+    with pytest.raises(InputError, match="no joint space"):
+        _ = again.encoder
+
+
+def test_a_text_head_leaves_patches_as_they_are(tmp_path: Path) -> None:
+    model = _pair(tmp_path, "text")
+    tokens, grid = model.vision.encode_patches(torch.ones(1, 3, 32, 48), kind="features")
+    embeds = model.patch_embeds(torch.ones(1, 3, 32, 48))
+    assert torch.equal(embeds, tokens.unflatten(1, grid))
+
+
+@pytest.mark.parametrize("part", ["embedder.skip.bias", "text_embedder.skip.bias", "text.table"])
+def test_every_part_of_a_pair_changes_its_fingerprint(tmp_path: Path, part: str) -> None:
+    model = _pair(tmp_path, "both")
+    before = model.fingerprint
+    if part == "text.table":
+        model.text = load_text(write_words(tmp_path / "others", seed=1))
+    else:
+        model.get_parameter(part).data[0] += 1e-3
+    assert model.fingerprint != before
+
+
+def test_a_changed_tower_is_refused_and_a_moved_one_found(tmp_path: Path) -> None:
+    _pair(tmp_path, "vision").save_pretrained(tmp_path / "run")
+    (tmp_path / "words").rename(tmp_path / "moved")
+    model = load(tmp_path / "run", text=tmp_path / "moved", device="cpu")
+    assert model.text.source == str(tmp_path / "moved")
+    write_words(tmp_path / "words", seed=1)
+    with pytest.raises(InputError, match="another tower than"):
+        load(tmp_path / "run", device="cpu")
+    with pytest.raises(InputError, match="no joint space"):
+        load(vision=tmp_path / "vision", text=tmp_path / "moved", device="cpu")
+
+
+def test_a_clip_crosses_with_other_towers(clip_dir: Path, tmp_path: Path) -> None:
+    clip, words = load_vision(clip_dir), load_text(write_words(tmp_path / "words"))
+    crossed = Pacl(vision=clip, text=words, embedder=VisionEmbedder(clip.width, words.text_width))
+    crossed.save_pretrained(tmp_path / "run")
+    again = load(tmp_path / "run", device="cpu")
+    assert again.patch_embeds(torch.ones(IMAGES)).shape == (2, 3, 5, 20)
 
 
 # ---- load -----------------------------------------------------------------------------------

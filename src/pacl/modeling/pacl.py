@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
 from pacl.modeling.pooling import Pooling, pooled_compatibility
 from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
-from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.load import load_clip, load_pair, load_text, load_vision
 from pacl.text.labels import Labels, fill_templates
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class Pacl(nn.Module):
         encoder: A CLIP, which is both towers; or else give `vision` and `text`.
         vision: The tower that encodes patches.
         text: The tower that encodes texts.
-        embedder: The trained part; None: CLIP's own projection, a training-free baseline.
+        embedder: The trained part on the patches' side (the paper's). None, and no `text_embedder`:
+            CLIP's own projection, a training-free baseline.
+        text_embedder: The trained part on the texts' side. Without `embedder`, texts are mapped to
+            the space of the patch tokens, which stay as they are.
         patch_temperature: τ_p of the patch weights (the paper has none: 1).
         token_kind: How the vision tower's last used block mixes patches, see
             `pacl.modeling.towers.token_kinds`.
@@ -51,6 +54,7 @@ class Pacl(nn.Module):
         vision: VisionTower | None = None,
         text: TextTower | None = None,
         embedder: VisionEmbedder | None,
+        text_embedder: VisionEmbedder | None = None,
         patch_temperature: float = 1.0,
         token_kind: str = "clip",
         token_layer: int = -1,
@@ -65,8 +69,9 @@ class Pacl(nn.Module):
             raise ValueError("give encoder, or both vision and text")
         self.vision: VisionTower = vision
         self.text: TextTower = text
-        self.is_clip = encoder is vision and encoder is text
+        self.is_clip = vision is text
         self.embedder = embedder
+        self.text_embedder = text_embedder
         self.patch_temperature = patch_temperature
         self.token_kind = token_kind
         self.token_layer = token_layer
@@ -95,7 +100,14 @@ class Pacl(nn.Module):
     @property
     def has_embedder(self) -> bool:
         """Whether there is a trained embedder; without one this is a training-free baseline."""
-        return self.embedder is not None
+        return self.embedder is not None or self.text_embedder is not None
+
+    @property
+    def head(self) -> Literal["vision", "text", "both"]:
+        """The side that is trained."""
+        if self.text_embedder is None:
+            return "vision"
+        return "text" if self.embedder is None else "both"
 
     @property
     def fingerprint(self) -> str:
@@ -126,9 +138,10 @@ class Pacl(nn.Module):
         towers = self.vision.fingerprint
         if not self.is_clip:
             towers += "/" + self.text.fingerprint
-        if self.embedder is None:
-            return towers
-        return f"{towers}+{files.stored_fingerprint(self.embedder.state_dict())}"
+        for mark, embedder in (("+", self.embedder), ("+texts:", self.text_embedder)):
+            if embedder is not None:
+                towers += mark + files.stored_fingerprint(embedder.state_dict())
+        return towers
 
     @property
     def device(self) -> torch.device:
@@ -144,7 +157,8 @@ class Pacl(nn.Module):
         if not self.is_clip:
             towers += f" and {self.text.source}"
         if self.has_embedder:
-            return f"PACL: a trained embedder on {towers} ({tokens})."
+            side = {"vision": "", "text": " for texts", "both": " for patches and for texts"}
+            return f"PACL: a trained embedder{side[self.head]} on {towers} ({tokens})."
         return (
             f"No trained embedder: training-free baseline on {towers} ({tokens}, "
             "CLIP's own projection)."
@@ -206,6 +220,8 @@ class Pacl(nn.Module):
     def embed_tokens(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """Embed patch tokens of this model's kind and layer, for instance from a cache."""
         if self.embedder is None:
+            if self.text_embedder is not None:
+                return patch_tokens.float()
             return self.encoder.project_patches(patch_tokens)
         return self.embedder(patch_tokens.to(self.embedder.skip.weight.dtype))
 
@@ -241,6 +257,13 @@ class Pacl(nn.Module):
 
     # ---- texts ----------------------------------------------------------------------------
 
+    def embed_texts(self, text_embeds: Float[Tensor, "C _"]) -> Float[Tensor, "C D"]:
+        """Map the text tower's embeddings to the joint space, at unit length."""
+        if self.text_embedder is None:
+            return text_embeds
+        weight_type = self.text_embedder.skip.weight.dtype
+        return F.normalize(self.text_embedder(text_embeds.to(weight_type)), dim=-1)
+
     def encode_classes(
         self, labels: Labels, templates: Sequence[str]
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, "N"]]:
@@ -256,7 +279,8 @@ class Pacl(nn.Module):
         names = [name for prompts in labels.prompts for name in prompts]
         class_of_name = [c for c, prompts in enumerate(labels.prompts) for _ in prompts]
         texts = [text for name in names for text in fill_templates(name, templates)]
-        embeds = self.text.encode_texts(texts).unflatten(0, (len(names), -1)).mean(dim=1)
+        embeds = self.embed_texts(self.text.encode_texts(texts))
+        embeds = embeds.unflatten(0, (len(names), -1)).mean(dim=1)
         return F.normalize(embeds, dim=-1), torch.tensor(class_of_name, device=embeds.device)
 
     # ---- checkpoints ----------------------------------------------------------------------
@@ -271,25 +295,31 @@ class Pacl(nn.Module):
             ValueError: There is no embedder to save.
             EnvironmentProblem: The disk is full or cannot be written.
         """
-        if self.embedder is None:
+        if not self.has_embedder:
             raise ValueError("a training-free baseline has nothing to save: embedder is None")
-        checkpoint.write(
-            directory,
-            {
-                "encoder": self.encoder.source,
-                "encoder_fingerprint": self.encoder.fingerprint,
-                "token_kind": self.token_kind,
-                "token_layer": self.token_layer,
-                "patch_temperature": self.patch_temperature,
-                "width": self.embedder.width,
-                "joint_width": self.embedder.joint_width,
-                "hidden": self.embedder.hidden,
-                "logit_scale": self.logit_scale,
-                "training": self.training_facts,
-                **self._uncommon_settings(),
-            },
-            self.embedder,
-        )
+        settings = {
+            "token_kind": self.token_kind,
+            "token_layer": self.token_layer,
+            "patch_temperature": self.patch_temperature,
+        }
+        scale = {"logit_scale": self.logit_scale, "training": self.training_facts}
+        scale |= self._uncommon_settings()
+        of_patches = checkpoint.describe_embedder(self.embedder)
+        if self.is_clip and self.head == "vision":
+            named = {"encoder": self.vision.source, "encoder_fingerprint": self.vision.fingerprint}
+            facts = named | settings | (of_patches or {}) | scale
+            checkpoint.write(directory, 1, facts, embedder=self.embedder)
+            return
+        named = {
+            "vision": self.vision.source,
+            "vision_fingerprint": self.vision.fingerprint,
+            "text": self.text.source,
+            "text_fingerprint": self.text.fingerprint,
+            "embedder": of_patches,
+            "text_embedder": checkpoint.describe_embedder(self.text_embedder),
+        }
+        both = {"embedder": self.embedder, "text_embedder": self.text_embedder}
+        checkpoint.write(directory, 2, named | settings | scale, **both)
 
     @classmethod
     def from_pretrained(
@@ -297,27 +327,39 @@ class Pacl(nn.Module):
         directory: str | Path,
         *,
         encoder: FrozenClip | None = None,
+        vision: VisionTower | None = None,
+        text: TextTower | None = None,
         device: str | torch.device = "cpu",
     ) -> Pacl:
         """Read what `save_pretrained` wrote.
 
         Args:
-            directory: Holds config.json and embedder.safetensors.
-            encoder: The CLIP it belongs to, where it is at hand; None: loaded by the name in
-                config.json.
-            device: For the encoder that is loaded, and the embedder.
+            directory: Holds config.json and the embedders' weights.
+            encoder: The CLIP it belongs to, where it is at hand.
+            vision: The vision tower it belongs to, likewise.
+            text: The text tower it belongs to, likewise. A tower that is not given is loaded by
+                its name in config.json.
+            device: For the towers that are loaded, and the embedders.
 
         Raises:
-            InputError: No PACL checkpoint, one of another CLIP, or damaged.
+            InputError: No PACL checkpoint, one of other towers, or damaged.
         """
         config = checkpoint.read_config(directory)
-        if encoder is None:
-            encoder = HfClip.from_pretrained(find_source(config["encoder"]), device=device)
-            encoder.source = config["encoder"]
-        checkpoint.check_encoder(config, encoder, directory)
+        vision, text = vision or encoder, text or encoder
+        if vision is None and text is None:
+            vision, text = load_pair(config["vision"], config["text"], device=device)
+        vision = vision or load_vision(config["vision"], device=device)
+        text = text or load_text(config["text"], device=device)
+        checkpoint.check_towers(config, vision, text, directory)
+        of_patches = checkpoint.read_embedder(config["embedder"], directory, checkpoint.WEIGHTS)
+        of_texts = checkpoint.read_embedder(
+            config["text_embedder"], directory, checkpoint.TEXT_WEIGHTS
+        )
         return cls(
-            encoder=encoder,
-            embedder=checkpoint.read_embedder(config, directory).to(encoder.device),
+            vision=vision,
+            text=text,
+            embedder=of_patches and of_patches.to(vision.device),
+            text_embedder=of_texts and of_texts.to(vision.device),
             patch_temperature=config["patch_temperature"],
             token_kind=config["token_kind"],
             token_layer=config["token_layer"],
@@ -329,8 +371,10 @@ class Pacl(nn.Module):
 
 
 def load(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
+    vision: str | Path | None = None,
+    text: str | Path | None = None,
     device: str | torch.device | None = None,
     embedder: str | Path | None = None,
 ) -> Pacl:
@@ -339,25 +383,43 @@ def load(
     Args:
         source: "storybook" (comes with pacl); a CLIP, by hub id or directory, whose subfolder
             pacl/ is used where it holds an embedder; or the output directory of a training run.
+        vision: A vision tower, for the run that `source` or `embedder` names: the one it was
+            trained on, wherever it lies now.
+        text: A text tower, likewise.
         device: None: the GPU where there is one.
-        embedder: Directory of a PACL checkpoint to put on the CLIP that `source` names.
+        embedder: Directory of a PACL checkpoint to put on the CLIP that `source` names, or on the
+            towers.
 
     Returns:
         The model, in evaluation mode. A CLIP without any embedder becomes the training-free
         MaskCLIP baseline, and `describe` says so.
 
     Raises:
-        InputError: Nothing of that name, or the embedder belongs to another CLIP.
+        InputError: Nothing of that name, or the embedder belongs to other towers.
         EnvironmentProblem: The hub cannot be reached.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if vision is not None or text is not None:
+        run = source if embedder is None else embedder
+        if run is None or (source is not None and embedder is not None):
+            raise InputError(
+                "two towers alone have no joint space: name one run that was trained on them",
+                fix="pacl.load(run, vision=..., text=...)",
+            )
+        return Pacl.from_pretrained(
+            find_source(run),
+            vision=None if vision is None else load_vision(vision, device=device),
+            text=None if text is None else load_text(text, device=device),
+            device=device,
+        )
+    if source is None:
+        raise InputError("no model is named", fix='name one, such as "storybook"')
     found = find_source(source)
     if checkpoint.is_pacl(found):
         if embedder is not None:
             raise InputError(f"{source} has its own embedder", fix="name its CLIP, or no embedder")
         return Pacl.from_pretrained(found, device=device)
-    encoder = HfClip.from_pretrained(found, device=device)
-    encoder.source = str(source)
+    encoder = load_clip(source, device=device)
     beside = Path(found) / "pacl"
     if embedder is None and checkpoint.is_pacl(beside):
         embedder = beside
