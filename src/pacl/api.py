@@ -167,7 +167,7 @@ class Model:
         config: SegmentConfig | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Segmentation | Failure]:
-        """Segment many images one after the other, going on where one fails.
+        """Segment many images one after the other, continuing where one fails.
 
         While a batch is segmented, threads read and resize the images of the next one.
 

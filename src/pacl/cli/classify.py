@@ -41,7 +41,7 @@ class Classify:
 
 
 def run_classify(options: Classify) -> int:
-    """Classify each image; one that cannot be read is named, and the others go on."""
+    """Classify each image; one that cannot be read is named, and the rest continue."""
     from pacl.text.labels import parse_labels
 
     labels = parse_labels(options.labels)

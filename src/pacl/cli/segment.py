@@ -1,4 +1,4 @@
-"""pacl segment: many images into a folder, skipping what is done and going on after errors."""
+"""pacl segment: many images into a folder, skipping what is done and continuing after errors."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _train(config: TrainConfig) -> int:
         say(note)
     if done.is_stopped:
         say(f"stopped after step {done.steps:,} of {done.n_steps:,}; the checkpoint is complete")
-        say("next: the same command again goes on from there")
+        say("next: run the same command again to resume from there")
         return INTERRUPTED
     _report_training(config, done)
     return DONE

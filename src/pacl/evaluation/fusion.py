@@ -1,4 +1,4 @@
-"""Mixing PACL's compatibility with CLIP's own cosine, the share chosen on training pictures."""
+"""Mixing PACL's compatibility with CLIP's own cosine, the share chosen on training images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class FusionWeight:
     clip_share: float
     """In [0, 1]: 1 is CLIP alone, 0 PACL alone."""
     n_images: int
-    """Training pictures it was chosen on; 0: it was not chosen but fixed beforehand."""
+    """Training images it was chosen on; 0: it was not chosen but fixed beforehand."""
     top1: float | None
-    """Accuracy on those pictures, in [0, 1]; None where there were none."""
+    """Accuracy on those images, in [0, 1]; None where there were none."""
 
 
 def fuse_logits(
@@ -52,13 +52,13 @@ def choose_clip_share(
     """The share with the most right answers, of 0, 0.05, ... 1.
 
     Args:
-        pacl_logits: Of training pictures, scaled.
+        pacl_logits: Of training images, scaled.
         clip_logits: Of the same.
         targets: Their classes.
         class_of_name: Class of each name; every class has one or more.
 
     Of shares with equally many right answers, the one of least cross-entropy is taken. Test
-    pictures must never come in here.
+    images must never come in here.
     """
     n_classes = int(class_of_name.max()) + 1
     targets = targets.to(pacl_logits.device)
@@ -78,10 +78,10 @@ def choose_clip_share(
 def draw_evenly(
     targets: Int64[np.ndarray, " N"], n_images: int, *, seed: int
 ) -> Int64[np.ndarray, " M"]:
-    """Rows of at most so many pictures, as equally many of each class as there are.
+    """Rows of at most so many images, as equally many of each class as there are.
 
     Args:
-        targets: Class of each picture.
+        targets: Class of each image.
         n_images: How many to draw.
         seed: Of the draw within each class.
 
@@ -92,5 +92,5 @@ def draw_evenly(
     by_class = order[np.argsort(targets[order], kind="stable")]
     sorted_targets = targets[by_class]
     first_of_class = np.searchsorted(sorted_targets, sorted_targets)
-    place = np.arange(len(by_class)) - first_of_class  # 0 for one picture of each class, 1, ...
+    place = np.arange(len(by_class)) - first_of_class  # 0 for one image of each class, 1, ...
     return np.sort(by_class[np.argsort(place, kind="stable")][:n_images])

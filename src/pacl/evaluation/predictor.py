@@ -1,4 +1,4 @@
-"""From pictures to class ids under a protocol, with and without PAMR."""
+"""From images to class ids under a protocol, with and without PAMR."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Predictor:
 
     Args:
         task: data set and protocol.
-        encoder: resizes and normalises pictures.
+        encoder: resizes and normalises images.
         score_patches: gives a score per name and patch.
         class_of_name: which label of the task's candidates each name stands for, from 0.
         logit_scale: of the softmax over names, unless the task has one.
@@ -79,7 +79,7 @@ class Predictor:
 
     Attributes:
         task: as given.
-        rows: the names of the results that each picture gives, "without PAMR" first.
+        rows: the names of the results that each image gives, "without PAMR" first.
         fingerprint: as given.
         stopwatch: as given, or one of its own.
     """
@@ -110,7 +110,7 @@ class Predictor:
         )
 
     def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
-        """A picture as `predict` wants it: at its working size, normalised."""
+        """An image as `predict` wants it: at its working size, normalised."""
         return self._segmenter.prepare(image).pixels
 
     @property
@@ -129,14 +129,14 @@ class Predictor:
     def predict(
         self, examples: Sequence[Example[Tensor]], *, with_pamr: bool = True
     ) -> list[list[Mask]]:
-        """Class ids of pictures, encoded together.
+        """Class ids of images, encoded together.
 
         Args:
-            examples: pictures, prepared; their truth is looked at only where it restricts the
+            examples: images, prepared; their truth is looked at only where it restricts the
                 candidates.
             with_pamr: False leaves out the row with PAMR.
 
-        Returns: per picture one label map per row, at the picture's size; -1 is "none".
+        Returns: per image one label map per row, at the image's size; -1 is "none".
         """
         config = self.task.config
         with self.stopwatch.time("scoring"):

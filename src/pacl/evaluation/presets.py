@@ -37,7 +37,7 @@ class Preset:
     short_side_px: int | None
     """None: the encoder's own size."""
     window_px: int | None
-    """None: the whole picture at once."""
+    """None: the whole image at once."""
     window_stride_px: int | None
     patch_stride_px: int | None = None
     """None: the patch size."""
@@ -127,7 +127,7 @@ def sclip(benchmark: str) -> Preset:
 
 
 def naclip(benchmark: str) -> Preset:
-    """NACLIP (Hajimiri et al. 2025): as SCLIP, Pascal VOC as whole pictures, PAMR."""
+    """NACLIP (Hajimiri et al. 2025): as SCLIP, Pascal VOC as whole images, PAMR."""
     is_whole = benchmark in ("voc20", "voc21")
     preset = Preset(
         name="naclip",

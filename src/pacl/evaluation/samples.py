@@ -1,4 +1,4 @@
-"""Pictures to look at: the best, the median and the worst image, beside their truth."""
+"""Images to inspect: the best, the median and the worst image, beside their truth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PAPER = (250, 250, 248)
 def draw_samples(
     predictor: Predictor, image_miou: Sequence[float], directory: Path, *, stem: str
 ) -> dict[str, dict[str, object]]:
-    """Write one picture each of the best, the median and the worst image: ours left, truth right.
+    """Write one sheet each for the best, the median and the worst image: ours left, truth right.
 
     Args:
         predictor: Segments them again, without PAMR.
@@ -41,9 +41,9 @@ def draw_samples(
     for (rank, k), examples in zip(ranks.items(), batches, strict=True):
         [[label_map]] = predictor.predict(examples, with_pamr=False)
         truth = np.where(examples[0].mask == dataset.ignore_label, -1, examples[0].mask)
-        picture = _beside(examples[0].image, label_map, truth, dataset.labels.names)
+        sheet = _beside(examples[0].image, label_map, truth, dataset.labels.names)
         buffer, path = io.BytesIO(), directory / f"{stem}_{rank}.png"
-        picture.save(buffer, format="PNG")
+        sheet.save(buffer, format="PNG")
         write_atomically(path, buffer.getvalue())
         name = dataset.items[k].image_path.name
         described[rank] = {"image": name, "miou": image_miou[k], "file": str(path)}

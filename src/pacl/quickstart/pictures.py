@@ -1,4 +1,4 @@
-"""The sheet of images: what was seen, what is true, what CLIP and PACL make of it."""
+"""The quickstart's sheet: images, their truth, and what CLIP and PACL make of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a resumed run needs beside the model, whether it may go on, and its metrics so far."""
+"""What a resumed run needs beside the model, whether it may resume, and its metrics so far."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def cut_metrics(path: Path, n_steps: int) -> None:
 
 
 def find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """Facts of the checkpoint that a run goes on from; None where there is none.
+    """Facts of the checkpoint that a run resumes from; None where there is none.
 
     Raises:
         InputError: It is of a run with other settings, damaged, or not the same for all processes.
@@ -146,7 +146,7 @@ def _read_resumable(last_dir: Path, config: TrainConfig) -> dict[str, Any] | Non
 
 
 def check_same_data(saved: dict[str, Any], fingerprint: str, last_dir: Path) -> None:
-    """Refuse to go on with other images or captions.
+    """Refuse to resume with other images or captions.
 
     Raises:
         InputError: The data's fingerprint is not that of the checkpoint.

@@ -99,7 +99,7 @@ class _State:
 def collect_on_disk(
     iter_batches: Callable[[int], Iterator[TokenBatch]], directory: Path, settings: TokenSettings
 ) -> TokenBatch:
-    """All batches as one, mapped from a file; an interrupted build goes on where it stopped.
+    """All batches as one, mapped from a file; an interrupted build resumes where it stopped.
 
     Args:
         iter_batches: Given a row, encodes from that row on.

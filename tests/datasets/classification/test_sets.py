@@ -132,7 +132,7 @@ def test_imagenet_side_by_side(copy, tmp_path: Path) -> None:  # type: ignore[no
 
 def test_imagenet_without_classes_or_words(tmp_path: Path) -> None:
     save_picture(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
-    with pytest.raises(InputError, match="classes of the pictures"):
+    with pytest.raises(InputError, match="classes of the images"):
         read_imagenet(tmp_path)
     save_picture(tmp_path / "val" / GOLDFISH / "a.JPEG")
     with pytest.raises(InputError, match="no list of class names") as caught:
@@ -249,7 +249,7 @@ def test_flowers_of_another_set(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no classes 1 to 102"):
         load_classification("flowers102", tmp_path)
     savemat(tmp_path / "flowers-102" / "imagelabels.mat", {"labels": np.array([[3, 1]])})
-    with pytest.raises(InputError, match="names picture 3, of 2"):
+    with pytest.raises(InputError, match="names image 3, of 2"):
         load_classification("flowers102", tmp_path)
 
 
@@ -287,7 +287,7 @@ def test_words_for_a_folder(tmp_path: Path) -> None:
 
 
 def test_folders_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no sub-folders with pictures"):
+    with pytest.raises(InputError, match="no sub-folders with images"):
         load_classification("image-folder", tmp_path)
     with pytest.raises(InputError, match="no folder"):
         load_classification("image-folder", tmp_path / "nowhere")

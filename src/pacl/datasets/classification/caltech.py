@@ -1,8 +1,8 @@
 """Caltech-101 (Fei-Fei et al. 2004): 101 classes, without the folder BACKGROUND_Google.
 
-The set has no fixed split; the custom is 30 random pictures per class to train on and the rest to
-test. Here the first 30 of each class by file name are the training pictures, so that everybody has
-the same ones. Others draw their own, or count the background as a class.
+The data set has no fixed split; it is customary to train on 30 random images per class and to test
+on the rest. Here the first 30 of each class by file name are the training images, so that everybody
+has the same ones. Others draw their own, or count the background as a class.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ DOWNLOAD = (
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures of all class folders.
+    """The images of all class folders.
 
     Raises:
         InputError: The folders are missing, or are not those of Caltech-101.
@@ -94,7 +94,7 @@ def read(root: Path) -> ClassificationData:
 
 CALTECH101 = ClassificationBenchmark(
     name="caltech101",
-    title="Caltech-101 but the first 30 pictures of each class",
+    title="Caltech-101 but the first 30 images of each class",
     templates=("a photo of a {}.", "a drawing of a {}.", "a picture of the {}."),
     n_classes=101,
     n_images=8_677 - 101 * N_TRAIN_PER_CLASS,

@@ -25,10 +25,10 @@ DOWNLOAD = (
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures of cars_test, with the classes of cars_test_annos_withlabels.mat.
+    """The images of cars_test, with the classes of cars_test_annos_withlabels.mat.
 
     Raises:
-        InputError: Pictures or lists are missing; cars_test_annos.mat has no classes and is not
+        InputError: Images or lists are missing; cars_test_annos.mat has no classes and is not
             enough.
         EnvironmentProblem: The package scipy is not installed.
     """

@@ -32,7 +32,7 @@ DOWNLOAD_100 = (
 
 
 def read_cifar10(root: Path) -> ClassificationData:
-    """The 10 classes; a record is the class and the picture's three colour planes.
+    """The 10 classes; a record is the class and the image's three colour planes.
 
     Raises:
         InputError: Files are missing or cut, or only the pickled version is here.

@@ -47,10 +47,10 @@ DOWNLOAD = (
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures that setid.mat gives to the test (tstid); to train, trnid and valid.
+    """The images that setid.mat gives to the test (tstid); to train, trnid and valid.
 
     Raises:
-        InputError: Pictures or lists are missing, or do not belong together.
+        InputError: Images or lists are missing, or do not belong together.
         EnvironmentProblem: The package scipy is not installed.
     """
     base = find_base(
@@ -71,7 +71,7 @@ def read(root: Path) -> ClassificationData:
 def _split(base: Path, ids: np.ndarray, classes: np.ndarray) -> Split:
     if ids.min() < 1 or ids.max() > len(classes):
         raise InputError(
-            f"{base / 'setid.mat'} names picture {ids.max()}, of {len(classes)}", fix=DOWNLOAD
+            f"{base / 'setid.mat'} names image {ids.max()}, of {len(classes)}", fix=DOWNLOAD
         )
     rows = ((base / "jpg" / f"image_{k:05d}.jpg", int(classes[k - 1]) - 1) for k in ids)
     return split_of(rows, title="Flowers-102", download=DOWNLOAD)

@@ -1,4 +1,4 @@
-"""Pictures of one's own: a folder with one sub-folder per class."""
+"""Images of one's own: a folder with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from pacl.text.labels import Labels, parse_labels
 CLASSES = "classes.json"
 _TEST_NAMES = ("test", "val", "validation")
 DOWNLOAD = (
-    "one sub-folder per class with its pictures, FOLDER/cat/1.jpg; to have the fusion's weight "
-    "chosen on other pictures, FOLDER/test/cat/1.jpg and FOLDER/train/cat/2.jpg"
+    "one sub-folder per class with its images, FOLDER/cat/1.jpg; to have the fusion's weight "
+    "chosen on other images, FOLDER/test/cat/1.jpg and FOLDER/train/cat/2.jpg"
 )
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures below root, or below its test/ (val/, validation/) and train/.
+    """The images below root, or below its test/ (val/, validation/) and train/.
 
     A class is called as its folder, underscores read as spaces. `classes.json` in root gives
     other words: {"folder": "word"} or {"folder": ["word", "word"]}.
 
     Raises:
-        InputError: There are no sub-folders with pictures, or classes.json does not fit them.
+        InputError: There are no sub-folders with images, or classes.json does not fit them.
     """
     if not root.is_dir():
         raise InputError(f"no folder {root}", fix=DOWNLOAD)
     test_folder = next((root / n for n in _TEST_NAMES if (root / n).is_dir()), root)
     folders = {name: paths for name, paths in list_class_folders(test_folder).items() if paths}
     if not folders:
-        raise InputError(f"no sub-folders with pictures in {test_folder}", fix=DOWNLOAD)
+        raise InputError(f"no sub-folders with images in {test_folder}", fix=DOWNLOAD)
     class_of = {name: k for k, name in enumerate(folders)}
     return ClassificationData(
         labels=_read_labels(root / CLASSES, list(folders)),
@@ -55,7 +55,7 @@ def _read_train(root: Path, class_of: dict[str, int]) -> Split | None:
     strange = sorted(folders.keys() - class_of.keys())
     if strange:
         raise InputError(
-            f"classes in {root / 'train'} that the test pictures do not have: "
+            f"classes in {root / 'train'} that the test images do not have: "
             f"{', '.join(strange[:5])}",
             fix="give both the same sub-folders",
         )

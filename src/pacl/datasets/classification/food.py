@@ -22,10 +22,10 @@ DOWNLOAD = (
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures that meta/test.txt lists.
+    """The images that meta/test.txt lists.
 
     Raises:
-        InputError: Pictures or lists are missing, or a list names a class that there is not.
+        InputError: Images or lists are missing, or a list names a class that there is not.
     """
     base = find_base(
         root, ("food-101", "food101"), holds="meta", title="Food-101", download=DOWNLOAD

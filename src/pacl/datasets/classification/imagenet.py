@@ -75,7 +75,7 @@ def _above(base: Path, root: Path) -> list[Path]:
 
 
 def _read_flat(val: Path, places: list[Path]) -> dict[Path, str]:
-    """Pictures that lie side by side as in the official archive, with their WordNet ids."""
+    """Images that lie side by side as in the official archive, with their WordNet ids."""
     for place in places:
         table = place / "LOC_val_solution.csv"
         if table.is_file():
@@ -84,7 +84,7 @@ def _read_flat(val: Path, places: list[Path]) -> dict[Path, str]:
         if truth.is_file():
             return _read_devkit(truth, val)
     raise InputError(
-        f"the classes of the pictures in {val} are not known",
+        f"the classes of the images in {val} are not known",
         why=f"looked for sub-folders by class, and in {', '.join(map(str, places))} for "
         f"LOC_val_solution.csv and {_DEVKIT}",
         fix=DOWNLOAD,
@@ -109,7 +109,7 @@ def _read_solution(table: Path, val: Path) -> dict[Path, str]:
 
 
 def _read_devkit(truth: Path, val: Path) -> dict[Path, str]:
-    """The official development kit: one ILSVRC id per picture, in the order of their numbers."""
+    """The official development kit: one ILSVRC id per image, in the order of their numbers."""
     synsets = records(load_mat(truth.with_name("meta.mat"), download=DOWNLOAD), "synsets")
     wnid_of_id = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
     ids = [int(line) for line in read_lines(truth, kind="the list of classes", download=DOWNLOAD)]
@@ -180,7 +180,7 @@ def read_v2(root: Path) -> ClassificationData:
     """ImageNet-V2; its folders are called by the number of the class, not by its id.
 
     Raises:
-        InputError: The pictures or the list of the 1,000 classes are missing.
+        InputError: The images or the list of the 1,000 classes are missing.
     """
     base = root / _V2_FOLDER if (root / _V2_FOLDER).is_dir() else root
     folders = list_class_folders(base) if base.is_dir() else {}

@@ -23,10 +23,10 @@ DOWNLOAD = (
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures that annotations/test.txt lists; a line is name, breed 1 to 37, species, number.
+    """The images that annotations/test.txt lists; a line is name, breed 1 to 37, species, number.
 
     Raises:
-        InputError: Pictures or lists are missing, or the lists are not of this form.
+        InputError: Images or lists are missing, or the lists are not of this form.
     """
     base = find_base(
         root,
@@ -49,7 +49,7 @@ def read(root: Path) -> ClassificationData:
 
 
 def _read_list(path: Path) -> list[tuple[str, int]]:
-    """Picture name and breed id of each line."""
+    """Image name and breed id of each line."""
     lines = [
         line.split()
         for line in read_lines(path, kind="the split file", download=DOWNLOAD)

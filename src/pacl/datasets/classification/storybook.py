@@ -1,4 +1,4 @@
-"""Storybook's things: drawn pictures of one thing each, made where they are not there yet."""
+"""Storybook's things: drawn images of one thing each, made where they are not there yet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REDRAW = "delete the folder; it is drawn again"
 
 
 def read(root: Path) -> ClassificationData:
-    """Draws `storybook-things/test` and `/train` below root; the same pictures each time."""
+    """Draws `storybook-things/test` and `/train` below root; the same images each time."""
     base = root / "storybook-things"
     return ClassificationData(
         labels=plain_labels(THINGS),

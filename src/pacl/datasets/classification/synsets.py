@@ -17,7 +17,7 @@ from pacl.errors import InputError
 LISTS = ("names.txt", "LOC_synset_mapping.txt", "synset_words.txt", "README.txt", "words.txt")
 """Files with lines such as `n01440764 tench, Tinca tinca`, the best first."""
 FIX = (
-    "put LOC_synset_mapping.txt beside the pictures: it is part of ImageNet at "
+    "put LOC_synset_mapping.txt beside the images: it is part of ImageNet at "
     "https://www.kaggle.com/c/imagenet-object-localization-challenge/data"
 )
 # Two classes have the one word "crane"; their ids say which is which.

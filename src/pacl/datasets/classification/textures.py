@@ -20,10 +20,10 @@ DOWNLOAD = (
 
 
 def read(root: Path) -> ClassificationData:
-    """The pictures that labels/test1.txt lists; to train, those of train1.txt and val1.txt.
+    """The images that labels/test1.txt lists; to train, those of train1.txt and val1.txt.
 
     Raises:
-        InputError: Pictures or lists are missing.
+        InputError: Images or lists are missing.
     """
     base = find_base(root, ("dtd",), holds="labels", title="DTD", download=DOWNLOAD)
     test = _read_list(base / "labels" / "test1.txt")

@@ -20,7 +20,7 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class Example(Generic[Prepared]):
-    """A picture, its truth, and what was made of it for the encoder."""
+    """An image, its truth, and what was made of it for the encoder."""
 
     image: Image.Image
     mask: Int64[ndarray, "H W"]

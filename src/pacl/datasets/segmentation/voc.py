@@ -73,16 +73,16 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
 
 
 MANY_PIXELS = 4_000_000
-"""About 25 pictures: so many that their most frequent id is the data set's, not a picture's."""
+"""About 25 images: so many that their most frequent id is the data set's, not an image's."""
 
 
 def explain_counts(counts: Mapping[int, int]) -> Problem | None:
     """Recognise masks that another tool has converted, above all those reduced to 20 classes.
 
     As distributed, about three quarters of all pixels are 0, a twentieth is void, and every
-    picture holds one of the 20 classes. Where void outweighs background, and the background or the
+    image holds one of the 20 classes. Where void outweighs background, and the background or the
     class 20 never occurs, 0 was made 255; where one of the 20 classes outweighs it over many
-    pictures, 0 was made another id.
+    images, 0 was made another id.
     """
     n_background, n_last = counts.get(0, 0), counts.get(len(CLASSES), 0)
     if counts.get(VOID, 0) > n_background and not (n_background and n_last):
@@ -96,7 +96,7 @@ def explain_counts(counts: Mapping[int, int]) -> Problem | None:
     if n_background and not counts.keys() - {0, VOID}:
         return Problem(
             "these VOC masks hold no object",
-            "every pixel is 0 (background) or 255, and each picture of the set shows an object",
+            "every pixel is 0 (background) or 255, and each image of the set shows an object",
             f"put back the original SegmentationClass folder. {DOWNLOAD}",
         )
     return None

@@ -1,7 +1,7 @@
 """Storybook, the embedded world: drawn scenes with captions for training and masks for scoring.
 
-Captions name only part of what is visible, and never a place in the picture in a form that a model
-could use as a mask. Every picture is a pure function of (seed, split, index).
+Captions name only part of what is visible, and never a place in the image in a form that a model
+could use as a mask. Every image is a pure function of (seed, split, index).
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from pacl.datasets.storybook.scene import (
 __all__ = ["HELD_OUT_COLOURS", "LABELS", "STUFF", "THINGS", "draw_scene", "draw_storybook"]
 
 N_CAPTIONS = 3
-#: A class is worth a word if it covers at least this share of the picture.
+#: A class is worth a word if it covers at least this share of the image.
 MIN_VISIBLE_AREA = 0.006
 
-#: Position in the seed of each split's pictures; never renumber.
+#: Position in the seed of each split's images; never renumber.
 _SPLIT_SEEDS = {"train": 0, "validation": 1, "test": 2, "things": 3, "compositions": 4}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished picture: image (H, W, 3) uint8, mask (H, W) uint8 indices into LABELS."""
+    """A finished drawing: image (H, W, 3) uint8, mask (H, W) uint8 indices into LABELS."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -79,13 +79,13 @@ def _scene_of(split: str, index: int, rng: np.random.Generator) -> tuple[Scene, 
 
 
 def draw_scene(split: str, index: int, *, seed: int = 0, size_px: int = 128) -> Drawing:
-    """Picture `index` of a split.
+    """Draw image `index` of a split.
 
     Args:
         split: One of train, validation, test, things (one thing each), seen_compositions or
             heldout_compositions (the same scenes; the one thing's colour was, or was never, drawn
             and captioned with that thing in training).
-        size_px: Side of the square picture, at least 32.
+        size_px: Side of the square image, at least 32.
     """
     rng = np.random.default_rng(
         [seed, _SPLIT_SEEDS[split.removeprefix("seen_").removeprefix("heldout_")], index]
@@ -96,7 +96,7 @@ def draw_scene(split: str, index: int, *, seed: int = 0, size_px: int = 128) -> 
 
 
 def _write_scene(index: int, *, split: str, directory: Path, seed: int, size_px: int) -> Drawing:
-    """Draw one picture to disk; returns it without its pixels."""
+    """Draw one image to disk; returns it without its pixels."""
     drawing = draw_scene(split, index, seed=seed, size_px=size_px)
     name = f"{index:06d}.png"
     Image.fromarray(drawing.image).save(directory / "images" / name, compress_level=1)
@@ -130,7 +130,7 @@ def _write_split(directory: Path, drawings: Sequence[Drawing]) -> None:
 
 
 def _remove_beyond(directory: Path, count: int) -> None:
-    """Remove the pictures of a larger split that was drawn here before."""
+    """Remove the images of a larger split that was drawn here before."""
     for path in directory.glob("*/[0-9]*.png"):
         if int(path.stem) >= count:
             path.unlink()
@@ -148,11 +148,11 @@ def draw_storybook(
     """Write splits as `<directory>/<split>/{images,masks,captions.csv,classes.json}`.
 
     Args:
-        directory: Created if need be; a split of the same size, seed and picture size that is
+        directory: Created if need be; a split of the same size, seed and image size that is
             already complete there is kept as it is.
-        counts: Pictures per split; names as in `draw_scene`.
+        counts: Images per split; names as in `draw_scene`.
         n_workers: Processes; None takes one per core.
-        on_progress: Called with pictures done and pictures in all.
+        on_progress: Called with images done and images in all.
 
     Returns:
         The folder of each split.

@@ -44,10 +44,10 @@ def jitter(rng: np.random.Generator, colour: Colour, spread: float = 8.0) -> Col
 
 
 class Canvas:
-    """A square picture and its mask, painted back to front in unit coordinates.
+    """A square image and its mask, painted back to front in unit coordinates.
 
     Args:
-        size_px: Side of the painting in pixels; the finished picture is half of it.
+        size_px: Side of the painting in pixels; the finished image is half of it.
 
     x runs right and y runs down, both in [0, 1]. Every call paints the colour, and the class
     id too unless `label` is None: details (windows, stripes) keep the id that lies below them,
@@ -121,21 +121,21 @@ class Canvas:
     def finish(
         self, rng: np.random.Generator, *, light: tuple[float, float, float], size_px: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Light, vignette and paper grain, then the picture at its final size.
+        """Light, vignette and paper grain, then the image at its final size.
 
         Args:
             light: Gains of red, green and blue, about 1 by day and below 1 at night.
-            size_px: Side of the finished picture.
+            size_px: Side of the finished image.
 
         Returns:
             Image (size_px, size_px, 3) uint8 and class ids (size_px, size_px) uint8.
         """
         side = (size_px, size_px)
-        picture = np.asarray(self.rgb.resize(side, Image.Resampling.BOX), dtype=np.float32)
+        image = np.asarray(self.rgb.resize(side, Image.Resampling.BOX), dtype=np.float32)
         ids = np.asarray(self.ids.resize(side, Image.Resampling.NEAREST), dtype=np.uint8)
         axis = np.linspace(-1, 1, size_px, dtype=np.float32)
         vignette = 1 - 0.12 * (axis[:, None] ** 2 + axis[None, :] ** 2) / 2
         gain = np.asarray(light, dtype=np.float32) * np.float32(rng.uniform(0.92, 1.06))
         grain = rng.normal(0.0, rng.uniform(1.0, 5.0), (size_px, size_px, 1)).astype(np.float32)
-        picture = picture * gain * vignette[:, :, None] + grain
-        return np.clip(picture, 0, 255).astype(np.uint8), ids
+        image = image * gain * vignette[:, :, None] + grain
+        return np.clip(image, 0, 255).astype(np.uint8), ids

@@ -1,4 +1,4 @@
-"""What happens in a picture: a scene is drawn from a random generator, then painted back to front.
+"""What happens in an image: a scene is drawn from a random generator, then painted back to front.
 
 Grounds and things are combined freely rather than realistically (an umbrella may stand in snow), so
 that no class can be told from its company alone.
@@ -21,7 +21,7 @@ THINGS = tuple(things.PAINTERS)
 LABELS = STUFF + THINGS
 LABEL_IDS = {label: index for index, label in enumerate(LABELS)}
 
-#: One colour per thing that no training picture shows and no training caption names.
+#: One colour per thing that no training image shows and no training caption names.
 HELD_OUT_COLOURS: dict[str, str] = {
     "flower": "green",
     "house": "purple",
@@ -60,7 +60,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture to be painted.
+    """An image to be painted.
 
     `horizon` is the y of the ground's far edge: 0 or less means no sky is seen, 1 no ground.
     `grounds` are painted from far to near, each from its y down to the lower edge.

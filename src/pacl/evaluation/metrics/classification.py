@@ -1,4 +1,4 @@
-"""How often the true class of a picture is the best one, or among the best five."""
+"""How often the true class of an image is the best one, or among the best five."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class ClassAccuracy:
 
     @property
     def n_images(self) -> int:
-        """Pictures counted."""
+        """Images counted."""
         return int(self._counts[0].sum())
 
     def update(
         self, scores: Float[Tensor, "images classes"], targets: Integer[Tensor, " images"]
     ) -> None:
-        """Add some pictures.
+        """Add some images.
 
         Args:
             scores: (I, C), the higher the likelier. Of equal scores the lower class goes first,
@@ -61,7 +61,7 @@ class ClassAccuracy:
             self._counts[row] += found.cpu()
 
     def top1(self) -> float:
-        """Share of the pictures whose best class is the true one, in [0, 1]; nan before any."""
+        """Share of the images whose best class is the true one, in [0, 1]; nan before any."""
         return self._share(1)
 
     def top5(self) -> float:
@@ -69,15 +69,15 @@ class ClassAccuracy:
         return self._share(2) if self.n_classes > TOP_K else float("nan")
 
     def per_class(self) -> Float[Tensor, " classes"]:
-        """Of each class's pictures the share that is right, (C,) float64; nan without pictures."""
+        """Of each class's images the share that is right, (C,) float64; nan without images."""
         return self._counts[1].double() / self._counts[0]
 
     def mean_per_class(self) -> float:
-        """Mean of per_class() over the classes that have pictures, in [0, 1]."""
+        """Mean of per_class() over the classes that have images, in [0, 1]."""
         return self.per_class().nanmean().item()
 
     def to_json(self) -> list[list[int]]:
-        """The counts: pictures, right, among the best five; one number per class each."""
+        """The counts: images, right, among the best five; one number per class each."""
         return self._counts.tolist()
 
     @classmethod

@@ -76,7 +76,7 @@ def interpolate_positions(
     The native grid is stretched over the pixels that the new patches cover, so at stride =
     patch size this is the usual resizing with half-pixel centres. At a smaller stride the patches
     overlap, the outermost centres stay where they are, and resizing the grid as if it were a
-    picture would misplace them by up to half a patch; sampling at the true centres does not.
+    image would misplace them by up to half a patch; sampling at the true centres does not.
     """
     side = round(len(positions) ** 0.5)
     if grid == (side, side) and stride_px == patch_px:
