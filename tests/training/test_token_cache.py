@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pacl.data.pairs import Pairs, PairsReport
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.training import token_store
 from pacl.training.token_cache import build_token_cache
@@ -57,7 +58,8 @@ def directory(tmp_path: Path) -> Path:
 
 def build(encoder: TinyEncoder, paths: list[Path], directory: Path | None, **options):
     options = {"batch_size": 2} | options
-    return build_token_cache(encoder, paths, directory=directory, **options)  # type: ignore[arg-type]
+    pairs = Pairs(paths, [["a boat"]] * len(paths), PairsReport(Path(), "", "", ""))
+    return build_token_cache(encoder, pairs, directory=directory, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
@@ -83,7 +85,8 @@ def test_tokens_are_the_encoders(
     assert cache.tokens.dtype == dtype
     torch.testing.assert_close(cache.tokens, expected.to(dtype), rtol=0, atol=0)
     rows = np.array([5, 0, 5])
-    torch.testing.assert_close(cache.take(rows), expected[rows].to(dtype), rtol=0, atol=0)
+    (taken,) = cache.iter_batches([rows])
+    torch.testing.assert_close(taken, expected[rows].to(dtype), rtol=0, atol=0)
     assert seen == [(2, 7), (4, 7), (6, 7), (7, 7)]
     assert len(cache) == N_IMAGES
     assert not cache.tokens.requires_grad

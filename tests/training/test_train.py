@@ -7,16 +7,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from checkpoints import write_clip
 from pacl.data.images import open_image
+from pacl.data.pairs import read_pairs
 from pacl.errors import InputError
 from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.embedder import VisionEmbedder
@@ -26,6 +27,8 @@ from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.hf import HfClip
 from pacl.text.nouns import extract_nouns
 from pacl.training import objectives
+from pacl.training import setup as run_setup
+from pacl.training import train as train_module
 from pacl.training.batches import (
     count_steps_per_epoch,
     number_texts,
@@ -35,8 +38,9 @@ from pacl.training.batches import (
     torch_stream,
 )
 from pacl.training.config import TrainConfig
-from pacl.training.images import PictureSource, augment_pictures, load_picture
+from pacl.training.images import DecodedImages, augment_images
 from pacl.training.setup import prepare
+from pacl.training.token_cache import TokenCache
 from pacl.training.train import Progress, learning_rate_factor, retrieval_accuracy, train
 from training_runs import read_metrics, shown, write_pairs
 
@@ -127,46 +131,86 @@ def test_without_nouns_the_matrix_has_no_column() -> None:
     assert len(batch.ids) == 2
 
 
-# ---- pictures ---------------------------------------------------------------------------------
+# ---- images -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(32, 32), (50, 37), (20, 64)])
-def test_pictures_are_what_the_encoder_would_make_of_them(
-    size: tuple[int, int], clip_dir: Path, tmp_path: Path
+def test_images_from_memory_and_decoded_per_batch_are_the_same(
+    pairs_dir: Path, clip_dir: Path
 ) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
-    path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path)
-    encoder = HfClip.from_pretrained(clip_dir)
-    ours = encoder.normalise(load_picture(path, encoder.image_size_px, is_cropped=True)[None])
-    assert torch.equal(ours[0], encoder.prepare(open_image(path)))
-    squeezed = encoder.normalise(load_picture(path, 24, is_cropped=False)[None])
-    assert torch.equal(squeezed[0], encoder.prepare(open_image(path), size_px=(24, 24)))
+    pairs, encoder = read_pairs(pairs_dir), HfClip.from_pretrained(clip_dir)
+    resize = encoder.resize
+    kept = DecodedImages(pairs, resize=resize, workers=2, memory_gb=1)
+    fresh = DecodedImages(pairs, resize=resize, workers=2, memory_gb=0)
+    batches = [np.array(rows) for rows in ([3, 1], [5, 2], [7, 8])]
+    for rows, ours, theirs in zip(
+        batches, kept.iter_batches(batches), fresh.iter_batches(batches), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+        whole = torch.stack([encoder.prepare(pairs.open_image(row)) for row in rows.tolist()])
+        assert torch.equal(encoder.normalise(ours), whole)
 
 
-def test_pictures_from_memory_and_decoded_per_batch_are_the_same(pairs_dir: Path) -> None:
-    paths = sorted((pairs_dir / "images").iterdir())
-    kept = PictureSource(paths, size_px=16, is_cropped=True, workers=2, memory_gb=1)
-    fresh = PictureSource(paths, size_px=16, is_cropped=True, workers=2, memory_gb=0)
-    for rows, upcoming in [([3, 1], [5, 2]), ([5, 2], [0, 4]), ([7, 8], None)]:
-        following = None if upcoming is None else np.array(upcoming)
-        assert torch.equal(kept.take(np.array(rows)), fresh.take(np.array(rows), following))
-    fresh.close()
-
-
-def test_flip_mirrors_whole_pictures_and_crop_keeps_the_range() -> None:
-    pictures = torch.randint(0, 255, (16, 3, 8, 8), dtype=torch.uint8)
-    flipped = augment_pictures(pictures, "flip", torch_stream(0, "augment", 0))
-    is_mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, pictures, strict=True)]
-    is_same = [torch.equal(a, b) for a, b in zip(flipped, pictures, strict=True)]
+def test_flip_mirrors_whole_images_and_crop_keeps_the_range() -> None:
+    images = torch.randint(0, 255, (16, 3, 8, 8), dtype=torch.uint8)
+    flipped = augment_images(images, "flip", torch_stream(0, "augment", 0))
+    is_mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, images, strict=True)]
+    is_same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
     assert any(is_mirrored)
     assert any(is_same)
     assert all(a or b for a, b in zip(is_mirrored, is_same, strict=True))
     flat = torch.full((4, 3, 8, 8), 77, dtype=torch.uint8)
-    assert torch.equal(augment_pictures(flat, "crop", torch_stream(0, "augment", 0)), flat)
-    once, again = (augment_pictures(pictures, "crop", torch_stream(0, "a", 1)) for _ in range(2))
+    assert torch.equal(augment_images(flat, "crop", torch_stream(0, "augment", 0)), flat)
+    once, again = (augment_images(images, "crop", torch_stream(0, "a", 1)) for _ in range(2))
     assert torch.equal(once, again)
-    assert not torch.equal(once, pictures)
+    assert not torch.equal(once, images)
+
+
+def test_rows_are_drawn_once_for_images_and_texts(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = prepare(config.resolve(), on_encoded=None)
+    drawn: list[int] = []
+
+    def draw(*args: Any, step: int, **others: Any) -> np.ndarray:
+        drawn.append(step)
+        return sample_rows(*args, step=step, **others)
+
+    monkeypatch.setattr(run_setup, "sample_rows", draw)
+    steps = list(setup.iter_steps(1))
+    assert drawn == list(range(1, setup.n_steps))
+    assert isinstance(setup.images, TokenCache)
+    for rows, tokens in steps:
+        assert torch.equal(tokens, setup.images.tokens[rows])
+
+
+# ---- what a run says --------------------------------------------------------------------------
+
+
+def test_rates_and_remaining_time_follow_the_clock(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that advances half a second whenever it is read: once per step."""
+    ticks = iter(range(1000))
+    clock = SimpleNamespace(perf_counter=lambda: 0.5 * next(ticks))
+    monkeypatch.setattr(train_module, "time", clock)
+    told: list[train_module.Progress] = []
+    done = train(replace(config, log_every=1), progress=told.append)
+    lines = read_metrics(config)
+    n_batch = round(0.5 * lines[0]["images_per_s"])
+    assert n_batch == min(config.batch_size, 12)
+    for line, state in zip(lines, told, strict=True):
+        assert line["images_per_s"] == state.images_per_s == n_batch / 0.5
+        assert line["eta_s"] == state.eta_s == 0.5 * (done.n_steps - line["step"])
+        assert line["epoch"] == line["step"] / (12 // n_batch)
+
+
+def test_the_logit_scale_is_clamped(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train_module.MAX_LOGIT_SCALE == 100
+    monkeypatch.setattr(train_module, "MAX_LOGIT_SCALE", 3.0)
+    train(replace(config, log_every=1, steps=3, logit_scale_init=50.0))
+    first, *later = [line["logit_scale"] for line in read_metrics(config)]
+    assert first == pytest.approx(3.0)
+    assert max(later) <= 3.0 + 1e-6
 
 
 # ---- what a step computes ---------------------------------------------------------------------
@@ -369,12 +413,6 @@ def test_a_fixed_logit_scale_stays(config: TrainConfig) -> None:
     config = replace(config, logit_scale="fixed", logit_scale_init=20.0)
     train(config)
     assert [line["logit_scale"] for line in read_metrics(config)] == pytest.approx([20.0] * 3)
-
-
-def test_the_logit_scale_is_clamped(config: TrainConfig) -> None:
-    config = replace(config, logit_scale_init=100.0, lr=0.1)
-    train(config)
-    assert max(line["logit_scale"] for line in read_metrics(config)) <= 100.001
 
 
 def test_the_loss_falls(config: TrainConfig) -> None:

@@ -18,6 +18,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from checkpoints import write_clip
+from pacl.data.pairs import read_pairs
 from pacl.errors import InputError
 from pacl.modeling.towers.hf import HfClip
 from pacl.training import checkpoint
@@ -159,9 +160,9 @@ def test_tokens_that_only_the_first_process_sees_are_refused(
     clip_dir: Path, pairs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache.distributed, "rank", lambda: 1)
-    encoder, paths = HfClip.from_pretrained(clip_dir), sorted(pairs_dir.glob("images/*"))
+    encoder, pairs = HfClip.from_pretrained(clip_dir), read_pairs(pairs_dir)
     with pytest.raises(InputError, match=r"(?s)process 1 does not find the tokens.*0 of 12"):
-        cache.build_token_cache(encoder, paths, directory=tmp_path)
+        cache.build_token_cache(encoder, pairs, directory=tmp_path)
 
 
 def test_processes_that_see_different_data_are_refused(

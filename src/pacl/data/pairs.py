@@ -1,11 +1,16 @@
-"""Image-caption pairs from a table: a CSV, TSV or JSONL file, or a folder with one inside."""
+"""Image-caption pairs: what training asks of them, and pairs from a CSV, TSV or JSONL table."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+from PIL import Image
+
+from pacl.data.images import open_image
 from pacl.data.tables import Table, read_table
 from pacl.errors import InputError
 
@@ -16,6 +21,45 @@ TABLE_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _N_EXAMPLES = 3
+
+
+class PairSource(Protocol):
+    """Captioned images by row number: training does not know a table from anything else."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    @property
+    def captions(self) -> Sequence[Sequence[str]]:
+        """The captions of every image, at least one each."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies image names and captions, wherever they lie: a run resumes with the same."""
+        ...
+
+    @property
+    def images_fingerprint(self) -> str:
+        """Identifies the image files as they are now: a token cache is valid for these."""
+        ...
+
+    def open_image(self, row: int) -> Image.Image:
+        """Open one image, upright RGB.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        ...
+
+    def select(self, rows: Sequence[int]) -> PairSource:
+        """The same source with some of its rows, in that order."""
+        ...
+
+    def summary(self) -> str:
+        """What was read and what was skipped and why, one fact per line."""
+        ...
 
 
 @dataclass
@@ -91,6 +135,39 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.image_paths)
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with file names or captions, not with the folder."""
+        digest = hashlib.sha256()
+        for path, texts in zip(self.image_paths, self.captions, strict=True):
+            digest.update("\0".join([path.name, *texts, ""]).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def images_fingerprint(self) -> str:
+        """Changes when a file is added, moved in the order, or written again."""
+        digest = hashlib.sha256()
+        for path in self.image_paths:
+            try:
+                status = path.stat()
+                digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(f"{path.name}\0missing\n".encode())
+        return digest.hexdigest()[:16]
+
+    def open_image(self, row: int) -> Image.Image:
+        """Open one image, see `pacl.data.images.open_image`."""
+        return open_image(self.image_paths[row])
+
+    def select(self, rows: Sequence[int]) -> Pairs:
+        """The pairs of some images; the report stays that of the whole table."""
+        paths = [self.image_paths[row] for row in rows]
+        return Pairs(paths, [self.captions[row] for row in rows], self.report)
+
+    def summary(self) -> str:
+        """What was read and what was skipped and why, one fact per line."""
+        return self.report.summary()
+
 
 def read_pairs(
     path: str | Path, *, image_key: str | None = None, caption_key: str | None = None
@@ -105,7 +182,7 @@ def read_pairs(
             `CAPTION_COLUMNS` that is there. Relative image paths start at the table's folder.
 
     Returns:
-        the pairs whose image file exists. The pictures are not opened here.
+        the pairs whose image file exists. The images are not opened here.
 
     Raises:
         InputError: no table, no such column, or not a single usable row.

@@ -1,7 +1,7 @@
 """What differs between aligning patches (``pacl``) and training a CLIP (``clip``).
 
-The training loop is one; it asks an ``Objective`` for the image side of some rows, the text side
-of some text numbers, and the compatibility of the two.
+The training loop is one; it asks an ``Objective`` for the image side of a step's images, the text
+side of some text numbers, and the compatibility of the two.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ from torch.utils.checkpoint import (
 )
 
 from pacl.modeling.compatibility import patch_compatibility
+from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import FrozenClip
 from pacl.modeling.towers.hf import HfClip
 from pacl.runtime import distributed
 from pacl.training.batches import torch_stream
-from pacl.training.images import PictureSource, augment_pictures
-from pacl.training.token_cache import TokenCache
+from pacl.training.images import augment_images
 
 TEXT_CHUNK = 256
 """Texts encoded at once where a whole table is."""
@@ -38,145 +38,141 @@ TEXT_CHUNK = 256
 ACTIVATIONS_KEPT = 2**28
 """Numbers that the embedder of a step keeps for the backward pass, 1 GiB in float32."""
 
+EncodeTexts = Callable[[np.ndarray], Tensor]
+"""Text numbers (C,) → text embeddings (C, D)."""
+
 OnTexts = Callable[[int, int], None]
 """Called with the texts embedded and those to embed."""
 
-RowsOfStep = Callable[[int], np.ndarray]
+
+class Objective(Protocol):
+    """The pieces of a run that depend on its objective."""
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name, without the logit scale."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """Where the logit scale starts, unless the config says otherwise."""
+        ...
+
+    @property
+    def encode_texts(self) -> EncodeTexts:
+        """Looks up or encodes the texts of some numbers."""
+        ...
+
+    def encode_images(self, images: Tensor, step: int) -> Tensor:
+        """Turn this process's share of a step's images into what `score` takes.
+
+        Args:
+            images: Decoded, uint8 (b, 3, H, W); or cached patch tokens (b, T, E).
+            step: Decides the augmentation.
+        """
+        ...
+
+    def score(self, image_side: Tensor, text_embeds: Float[Tensor, "C D"]) -> Float[Tensor, "b C"]:
+        """Score images with texts, in [-1, 1], float32.
+
+        To be called under autocast, which embeds tokens in bfloat16.
+        """
+        ...
+
+    def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
+        """Write the model, and the facts of its training, into a directory."""
+        ...
 
 
 @dataclass(frozen=True)
-class Objective:
-    """The pieces of a run that depend on its objective, as plain functions."""
+class ClipObjective:
+    """CLIP's own objective: pooled image embeddings against text embeddings."""
 
-    parameters: dict[str, nn.Parameter]
-    """What is trained, by name, without the logit scale."""
-    logit_scale: float
-    """The checkpoint's own."""
-    encode_images: Callable[[int], Tensor]
-    """Step → its images' frozen patch tokens (B, T, E), or pooled embeddings (B, D); of several
-    processes each gets its share of the batch."""
-    encode_texts: Callable[[np.ndarray], Tensor]
-    """Text numbers (C,) → text embeddings (C, D)."""
-    score: Callable[[Tensor, Tensor], Tensor]
-    """(image side, text embeddings) → compatibility (B, C) in [-1, 1], float32; to be called under
-    autocast, which embeds the tokens in bfloat16."""
-    save: Callable[[Path, float, dict[str, Any]], None]
-    """Write the model into a directory: (directory, logit scale, facts of the training)."""
+    encoder: HfClip
+    """The CLIP; some of its parts are trainable."""
+    encode_texts: EncodeTexts
+    seed: int
+    """Seeds augmentation and patch dropping."""
+    augment: str
+    """See `augment_images`."""
+    keep_patches: float
+    """Share of patches that the vision tower sees in a step (FLIP, arXiv 2212.00794)."""
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What the encoder's trainable parts hold."""
+        return {name: p for name, p in self.encoder.named_parameters() if p.requires_grad}
 
-def build_clip_objective(
-    encoder: HfClip,
-    pictures: PictureSource,
-    texts: Sequence[str],
-    *,
-    used_texts: Int64[np.ndarray, " used"],
-    parts: frozenset[str],
-    rows_of_step: RowsOfStep,
-    seed: int,
-    augment: str,
-    keep_patches: float,
-    on_texts: OnTexts | None = None,
-) -> Objective:
-    """CLIP's own objective: pooled image embeddings against text embeddings.
+    @property
+    def logit_scale(self) -> float:
+        """The checkpoint's own."""
+        return self.encoder.logit_scale
 
-    Args:
-        encoder: The CLIP; its named parts are made trainable here.
-        pictures: The images, by row.
-        texts: All texts, in the order of their numbers.
-        used_texts: Numbers of the texts that the run asks for; where the text tower is not
-            trained, they are embedded once, here.
-        parts: "vision", "text" or both.
-        rows_of_step: Step → image rows.
-        seed: Seed of augmentation and patch dropping.
-        augment: See `augment_pictures`.
-        keep_patches: Share of patches the vision tower sees in a step (FLIP, 2212.00794).
-        on_texts: Called while the texts are embedded.
-    """
-    encode_texts = (
-        build_text_encoder(encoder, texts)
-        if "text" in parts
-        else build_text_table(encoder, texts, used_texts, on_texts=on_texts)
-    )
-    encoder.unfreeze(set(parts))
-    encoder.train()
-
-    def encode_images(step: int) -> Tensor:
-        batch = pictures.take(rows_of_step(step), rows_of_step(step + 1)).to(encoder.device)
-        batch = augment_pictures(batch, augment, torch_stream(seed, "augment", step))
-        return encoder.encode_images(
-            encoder.normalise(batch),
-            keep_patches=keep_patches,
-            generator=torch_stream(seed, "patches", step),
+    def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "B D"]:
+        """Augment, normalise and encode images to pooled embeddings."""
+        draws = torch_stream(self.seed, "augment", step)
+        images = augment_images(images.to(self.encoder.device), self.augment, draws)
+        return self.encoder.encode_images(
+            self.encoder.normalise(images),
+            keep_patches=self.keep_patches,
+            generator=torch_stream(self.seed, "patches", step),
         )
 
-    def save(directory: Path, logit_scale: float, training: dict[str, Any]) -> None:
-        encoder.set_logit_scale(logit_scale)
-        encoder.save_pretrained(directory)
+    def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "B C"]:
+        """Cosine of every pooled image embedding with every text."""
+        return cosine(image_side, text_embeds)
 
-    return Objective(
-        parameters={name: p for name, p in encoder.named_parameters() if p.requires_grad},
-        logit_scale=encoder.logit_scale,
-        encode_images=encode_images,
-        encode_texts=encode_texts,
-        score=cosine,
-        save=save,
-    )
+    def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
+        """Write an ordinary CLIP checkpoint."""
+        self.encoder.set_logit_scale(logit_scale)
+        self.encoder.save_pretrained(directory)
 
 
-def build_pacl_objective(
-    model: Pacl,
-    images: TokenCache | PictureSource,
-    texts: Sequence[str],
-    *,
-    used_texts: Int64[np.ndarray, " used"],
-    rows_of_step: RowsOfStep,
-    seed: int,
-    augment: str,
-    on_texts: OnTexts | None = None,
-) -> Objective:
-    """PACL's objective: the embedder's patch embeddings against frozen text embeddings.
+@dataclass(frozen=True)
+class PaclObjective:
+    """PACL's objective: the embedder's patch embeddings against frozen text embeddings."""
 
-    Args:
-        model: Frozen encoder and the embedder to train; its patch temperature is used.
-        images: Cached patch tokens; or the pictures, which are then encoded in every step.
-        texts: All texts, in the order of their numbers.
-        used_texts: Numbers of the texts that the run asks for; they are embedded once, here.
-        rows_of_step: Step → image rows of the whole batch.
-        seed: Seed of augmentation.
-        augment: See `augment_pictures`; pictures only.
-        on_texts: Called while the texts are embedded.
-    """
-    encoder, embedder = model.encoder, model.embedder
-    if embedder is None:
-        raise ValueError("model has no embedder to train")
+    model: Pacl
+    """Frozen towers and the embedder to train."""
+    encode_texts: EncodeTexts
+    seed: int
+    """Seeds augmentation."""
+    augment: str
+    """See `augment_images`; for images that are encoded in the step."""
+    batch_size: int
+    """Images of a step, of all processes together."""
 
-    def encode_images(step: int) -> Tensor:
-        rows = rows_of_step(step)
-        share = distributed.own_share(len(rows))
-        if isinstance(images, TokenCache):
-            return images.take(rows[share]).to(encoder.device)
-        batch = images.take(rows[share], rows_of_step(step + 1)[share]).to(encoder.device)
-        draws = torch_stream(seed, "augment", step)
-        batch = augment_pictures(batch, augment, draws, n_batch=len(rows), share=share)
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The embedder's."""
+        return dict(_embedder_of(self.model).named_parameters())
+
+    @property
+    def logit_scale(self) -> float:
+        """The text tower's own."""
+        return self.model.encoder.logit_scale
+
+    def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
+        """Encode decoded images to patch tokens; cached tokens are taken as they are."""
+        model, encoder = self.model, self.model.encoder
+        images = images.to(encoder.device)
+        if images.dtype != torch.uint8:
+            return images
+        n, share = self.batch_size, distributed.own_share(self.batch_size)
+        draws = torch_stream(self.seed, "augment", step)
+        images = augment_images(images, self.augment, draws, n_batch=n, share=share)
         with torch.no_grad():
-            tokens, _ = encoder.encode_patches(
-                encoder.normalise(batch), kind=model.token_kind, layer=model.token_layer
-            )
-        return tokens
+            return model.encode_patches(encoder.normalise(images))[0]
 
-    def save(directory: Path, logit_scale: float, training: dict[str, Any]) -> None:
-        model.logit_scale = logit_scale
-        model.training_facts = training
-        model.save_pretrained(directory)
+    def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "b C"]:
+        """Compatibility of every image with every text."""
+        return score_tokens(self.model, image_side, text_embeds)
 
-    return Objective(
-        parameters=dict(embedder.named_parameters()),
-        logit_scale=encoder.logit_scale,
-        encode_images=encode_images,
-        encode_texts=build_text_table(encoder, texts, used_texts, on_texts=on_texts),
-        score=partial(score_tokens, model),
-        save=save,
-    )
+    def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
+        """Write the embedder and what it belongs to."""
+        self.model.logit_scale = logit_scale
+        self.model.training_facts = training
+        self.model.save_pretrained(directory)
 
 
 def score_tokens(
@@ -188,8 +184,7 @@ def score_tokens(
     ACTIVATIONS_KEPT they are computed again in the backward, chunk by chunk with that of the
     compatibility, whose own results are small and kept.
     """
-    embedder = model.embedder
-    assert embedder is not None
+    embedder = _embedder_of(model)
     per_image = patch_tokens.shape[1] * (embedder.hidden + 2 * embedder.joint_width)
     n_at_once = max(1, ACTIVATIONS_KEPT // per_image)
 
@@ -211,6 +206,12 @@ def score_tokens(
     return torch.cat([again(chunk) for chunk in chunks])
 
 
+def _embedder_of(model: Pacl) -> VisionEmbedder:
+    if model.embedder is None:
+        raise ValueError("model has no embedder to train")
+    return model.embedder
+
+
 def _keep_compatibility(_: Any, operator: Any, *__: Any, **___: Any) -> CheckpointPolicy:
     is_kept = operator.namespace == "pacl"  # the kernels' operators
     return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
@@ -223,9 +224,7 @@ def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]
         return images @ F.normalize(text_embeds.float(), dim=-1).T
 
 
-def build_text_encoder(
-    encoder: FrozenClip, texts: Sequence[str]
-) -> Callable[[np.ndarray], Float[Tensor, "C D"]]:
+def build_text_encoder(encoder: FrozenClip, texts: Sequence[str]) -> EncodeTexts:
     """Text numbers → embeddings through the text tower.
 
     Texts are tokenised once. A batch is padded to its longest text only, and a text that occurs
@@ -255,7 +254,7 @@ def build_text_table(
     used: Int64[np.ndarray, " used"],
     *,
     on_texts: OnTexts | None = None,
-) -> Callable[[np.ndarray], Float[Tensor, "C D"]]:
+) -> EncodeTexts:
     """Text numbers → embeddings from a table of the used ones, for a text tower that stays frozen.
 
     Args:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pacl.data.pairs import Pairs, read_pairs
+from pacl.data.pairs import PairSource, read_pairs
 from pacl.errors import InputError
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import find_source
@@ -30,14 +31,15 @@ from pacl.training.batches import (
     torch_stream,
 )
 from pacl.training.config import TrainConfig
-from pacl.training.images import PictureSource
+from pacl.training.images import DecodedImages, StepImages
 from pacl.training.objectives import (
+    ClipObjective,
     Objective,
-    RowsOfStep,
-    build_clip_objective,
-    build_pacl_objective,
+    PaclObjective,
+    build_text_encoder,
+    build_text_table,
 )
-from pacl.training.token_cache import TokenCache, build_token_cache
+from pacl.training.token_cache import build_token_cache
 
 OnEncoded = Callable[[str, int, int], None]
 """Called with ("images" or "texts", how many are encoded, how many there are)."""
@@ -49,14 +51,34 @@ class Setup:
 
     objective: Objective
     table: TextTable
-    n_images: int
+    images: StepImages
     batch_size: int
+    seed: int
     n_steps: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     data_fingerprint: str
     notes: tuple[str, ...]
-    close: Callable[[], None]
+
+    @property
+    def n_images(self) -> int:
+        """Images that can be read."""
+        return len(self.images.readable)
+
+    def iter_steps(self, first_step: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Draw the rows of each step from `first_step` on, once, for images and texts alike.
+
+        Yields:
+            Rows of the whole batch, counted over the readable images; and what this process's
+            share of them is: decoded images or cached tokens.
+        """
+        share = distributed.own_share(self.batch_size)
+        drawn, for_images = tee(
+            sample_rows(self.n_images, self.batch_size, seed=self.seed, step=step)
+            for step in range(first_step, self.n_steps)
+        )
+        shares = (self.images.readable[rows[share]] for rows in for_images)
+        return zip(drawn, self.images.iter_batches(shares), strict=True)
 
 
 def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
@@ -85,56 +107,48 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
     _check_shares(min(config.batch_size, len(pairs)))
     encoder = _build_encoder(config).to(device)
-    if n_processes > 1:
-        found = fingerprint_data(pairs.image_paths, pairs.captions)
-        _check_same_everywhere(f"data {found}, CLIP {encoder.fingerprint}")
+    _check_same_everywhere(f"data {pairs.fingerprint}, CLIP {encoder.fingerprint}")
     if not -encoder.n_layers <= config.token_layer <= -1:
         raise InputError(
             f"token layer {config.token_layer}: this vision encoder has {encoder.n_layers} blocks",
             fix=f"--token-layer from -1 (the last) to -{encoder.n_layers} (the first)",
         )
     with autocast():
-        images = _open_images(config, encoder, pairs.image_paths, on_encoded)
-    paths = [pairs.image_paths[row] for row in images.readable]
-    captions = [pairs.captions[row] for row in images.readable]
-    if len(paths) < 2:
+        images = _open_images(config, encoder, pairs, on_encoded)
+    readable = pairs.select(images.readable.tolist())
+    if len(readable) < 2:
         raise InputError(
             "training contrasts images with each other and needs at least 2 images",
-            why=pairs.report.summary(),
+            why=pairs.summary(),
         )
-    data = fingerprint_data(paths, captions)
-    _check_same_everywhere(f"readable data {data}")
-    batch_size = min(config.batch_size, len(paths))
+    _check_same_everywhere(f"readable data {readable.fingerprint}")
+    batch_size = min(config.batch_size, len(readable))
     _check_shares(batch_size)
     table = number_texts(
-        captions,
+        readable.captions,
         templates=TEMPLATES[config.templates],
         extract_nouns=extract_nouns if config.noun_weight else None,
     )
-
-    def rows_of_step(step: int) -> np.ndarray:
-        return images.readable[sample_rows(len(paths), batch_size, seed=config.seed, step=step)]
-
-    n_steps = config.steps or config.epochs * count_steps_per_epoch(len(paths), batch_size)
+    n_steps = config.steps or config.epochs * count_steps_per_epoch(len(readable), batch_size)
     used_texts = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
     with autocast():
         objective = _build_objective(
-            config, encoder, images, table.texts, used_texts, rows_of_step, on_encoded
+            config, encoder, table.texts, used_texts, batch_size, on_encoded
         )
     return Setup(
         objective=objective,
         table=table,
-        n_images=len(paths),
+        images=images,
         batch_size=batch_size,
+        seed=config.seed,
         n_steps=n_steps,
         device=device,
         autocast=autocast,
-        data_fingerprint=data,
+        data_fingerprint=readable.fingerprint,
         notes=(
             *_iter_notes(config, pairs, images, batch_size),
             *_cut_note(encoder, [table.texts[k] for k in used_texts]),
         ),
-        close=images.close if isinstance(images, PictureSource) else lambda: None,
     )
 
 
@@ -174,28 +188,24 @@ def _build_encoder(config: TrainConfig) -> HfClip:
 
 
 def _open_images(
-    config: TrainConfig,
-    encoder: HfClip,
-    paths: Sequence[Path],
-    on_encoded: OnEncoded | None,
-) -> TokenCache | PictureSource:
-    size_px = config.image_size
+    config: TrainConfig, encoder: HfClip, pairs: PairSource, on_encoded: OnEncoded | None
+) -> StepImages:
+    size_px = None if config.image_size is None else (config.image_size, config.image_size)
     if config.objective == "pacl" and config.cache != "none":
         return build_token_cache(
             encoder,
-            paths,
+            pairs,
             directory=config.output / "tokens" if config.cache == "disk" else None,
             device=encoder.device,
-            size_px=None if size_px is None else (size_px, size_px),
+            size_px=size_px,
             kind=config.token_kind,
             layer=config.token_layer,
             workers=config.workers,
             on_progress=on_encoded and partial(on_encoded, "images"),
         )
-    return PictureSource(
-        paths,
-        size_px=size_px or encoder.image_size_px,
-        is_cropped=size_px is None,
+    return DecodedImages(
+        pairs,
+        resize=partial(encoder.resize, size_px=size_px),
         workers=config.workers,
         memory_gb=config.cache_images_gb,
     )
@@ -204,26 +214,23 @@ def _open_images(
 def _build_objective(
     config: TrainConfig,
     encoder: HfClip,
-    images: TokenCache | PictureSource,
     texts: Sequence[str],
     used_texts: np.ndarray,
-    rows_of_step: RowsOfStep,
+    batch_size: int,
     on_encoded: OnEncoded | None,
 ) -> Objective:
     on_texts = on_encoded and partial(on_encoded, "texts")
+    parts = config.trainable_parts()
+    encode_texts = (
+        build_text_encoder(encoder, texts)
+        if "text" in parts
+        else build_text_table(encoder, texts, used_texts, on_texts=on_texts)
+    )
     if config.objective == "clip":
-        assert isinstance(images, PictureSource)
-        return build_clip_objective(
-            encoder,
-            images,
-            texts,
-            used_texts=used_texts,
-            parts=config.trainable_parts(),
-            rows_of_step=rows_of_step,
-            seed=config.seed,
-            augment=config.augment,
-            keep_patches=config.keep_patches,
-            on_texts=on_texts,
+        encoder.unfreeze(parts)
+        encoder.train()
+        return ClipObjective(
+            encoder, encode_texts, config.seed, config.augment, config.keep_patches
         )
     model = Pacl(
         encoder=encoder,
@@ -232,16 +239,7 @@ def _build_objective(
         token_kind=config.token_kind,
         token_layer=config.token_layer,
     )
-    return build_pacl_objective(
-        model,
-        images,
-        texts,
-        used_texts=used_texts,
-        rows_of_step=rows_of_step,
-        seed=config.seed,
-        augment=config.augment,
-        on_texts=on_texts,
-    )
+    return PaclObjective(model, encode_texts, config.seed, config.augment, batch_size)
 
 
 def _build_embedder(config: TrainConfig, encoder: HfClip) -> VisionEmbedder:
@@ -258,9 +256,9 @@ def _build_embedder(config: TrainConfig, encoder: HfClip) -> VisionEmbedder:
 
 
 def _iter_notes(
-    config: TrainConfig, pairs: Pairs, images: TokenCache | PictureSource, batch_size: int
+    config: TrainConfig, pairs: PairSource, images: StepImages, batch_size: int
 ) -> Iterator[str]:
-    yield pairs.report.summary()
+    yield pairs.summary()
     if images.unreadable:
         first = next(iter(images.unreadable.values()))
         yield f"left out {len(images.unreadable):,} unreadable images, such as: {first}"
@@ -304,11 +302,3 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def fingerprint_data(paths: Sequence[Path], captions: Sequence[Sequence[str]]) -> str:
-    """16 hexadecimal digits that change with the file names or captions, not with their folder."""
-    digest = hashlib.sha256()
-    for path, texts in zip(paths, captions, strict=True):
-        digest.update("\0".join([path.name, *texts, ""]).encode())
-    return digest.hexdigest()[:16]

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pacl.data.images import open_image
+from pacl.data.pairs import PairSource
 from pacl.errors import InputError
 from pacl.modeling.towers import FrozenClip
 from pacl.runtime import distributed
+from pacl.runtime.prefetch import prefetch
 from pacl.training.token_store import (
     DTYPES,
     TokenBatch,
@@ -53,14 +49,15 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def take(self, rows: np.ndarray) -> Float[Tensor, "B T E"]:
-        """The tokens of some rows, in that order, as they are stored."""
-        return self.tokens.index_select(0, torch.from_numpy(rows))
+    def iter_batches(self, batches: Iterable[np.ndarray]) -> Iterator[Float[Tensor, "B T E"]]:
+        """The tokens of batches of rows, as they are stored."""
+        for rows in batches:
+            yield self.tokens.index_select(0, torch.from_numpy(rows))
 
 
 def build_token_cache(
     encoder: FrozenClip,
-    image_paths: Sequence[Path],
+    pairs: PairSource,
     *,
     directory: Path | None,
     device: torch.device | str = "cpu",
@@ -77,7 +74,7 @@ def build_token_cache(
 
     Args:
         encoder: the frozen encoder.
-        image_paths: one image per row. Unreadable ones are noted in the cache, not fatal.
+        pairs: The images, by row. Unreadable ones are noted in the cache, not fatal.
         directory: where to keep them on disk; None keeps them in memory. Calling again with the
             same settings goes on where an interrupted build stopped, or just opens the cache. Of
             several processes the first one writes, and all open the file; in memory, each encodes
@@ -98,42 +95,55 @@ def build_token_cache(
             other settings, or another process cannot see what the first one wrote.
         EnvironmentProblem: the disk is full; what was finished is kept.
     """
-    if not image_paths:
+    if not len(pairs):
         raise InputError("there are no images to encode")
     names = [name for name, each in DTYPES.items() if each == dtype]
     if not names:
         raise ValueError(f"dtype must be torch.float16 or torch.bfloat16, not {dtype}")
     settings = TokenSettings(
         encoder=encoder.fingerprint,
-        images=_digest(image_paths),
-        n_images=len(image_paths),
+        images=pairs.images_fingerprint,
+        n_images=len(pairs),
         size_px=size_px,
         kind=kind,
         layer=layer,
         norm=norm,
         dtype=names[0],
     )
-    encode = partial(encoder.encode_patches, kind=kind, layer=layer, norm=norm)
-    share = distributed.own_share(len(image_paths)) if directory is None else slice(None)
+    share = distributed.own_share(len(pairs)) if directory is None else slice(0, len(pairs))
+    own_px = encoder.image_size_px
+    blank = torch.zeros(3, *(size_px or (own_px, own_px)))
+
+    def load(row: int) -> Tensor | str:
+        """The image, or why it cannot be read."""
+        try:
+            return encoder.prepare(pairs.open_image(row), size_px=size_px)
+        except InputError as error:
+            return error.what
 
     def iter_batches(first_row: int) -> Iterator[TokenBatch]:
-        pictures = _Pictures(encoder, image_paths[share], size_px)
-        for rows, images, unreadable in pictures.iter_batches(first_row, batch_size, workers):
+        starts = range(first_row, share.stop, batch_size)
+        batches = [range(start, min(start + batch_size, share.stop)) for start in starts]
+        for rows, loaded in prefetch(load, batches, workers=workers):
+            images = [blank if isinstance(found, str) else found for found in loaded]
+            unreadable = {rows[k]: why for k, why in enumerate(loaded) if isinstance(why, str)}
             with torch.no_grad():
-                tokens, grid = encode(images.to(device))
+                tokens, grid = encoder.encode_patches(
+                    torch.stack(images).to(device), kind=kind, layer=layer, norm=norm
+                )
             yield TokenBatch(tokens.to("cpu", dtype), grid, unreadable)
             if on_progress is not None:
-                on_progress(rows.stop, len(pictures.paths))
+                on_progress(rows[-1] + 1 - share.start, share.stop - share.start)
 
     def refuse(first_row: int) -> Iterator[TokenBatch]:
         raise InputError(
             f"process {distributed.rank()} does not find the tokens that the first one wrote",
-            why=f"{directory} has {first_row:,} of {len(image_paths):,} images here",
+            why=f"{directory} has {first_row:,} of {len(pairs):,} images here",
             fix="give an --output that all machines share, or --cache none",
         )
 
     if directory is None:
-        whole = _collect_shares(iter_batches(0), len(image_paths), share)
+        whole = _collect_shares(iter_batches(share.start), len(pairs), share)
     elif distributed.rank() == 0:
         whole = collect_on_disk(iter_batches, directory, settings)
         distributed.wait_for_all()
@@ -150,59 +160,7 @@ def _collect_shares(batches: Iterator[TokenBatch], n_images: int, share: slice) 
     """In memory, the tokens of all images, of which this process encodes a share."""
     own = collect_in_memory(batches, n_images, first_row=share.start)
     distributed.exchange_shares(own.tokens)
-    unreadable = {
-        share_start + row: why
-        for share_start, found in distributed.gather_values((share.start, own.unreadable))
-        for row, why in found.items()
-    }
+    unreadable: dict[int, str] = {}
+    for found in distributed.gather_values(own.unreadable):
+        unreadable |= found
     return TokenBatch(own.tokens, own.grid, unreadable)
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Images, preprocessed in batches; a blank one stands for one that cannot be read."""
-
-    encoder: FrozenClip
-    paths: Sequence[Path]
-    size_px: tuple[int, int] | None
-
-    def iter_batches(
-        self, first_row: int, batch_size: int, workers: int
-    ) -> Iterator[tuple[range, Tensor, dict[int, str]]]:
-        """Batches from a row on; threads prepare the next one while this one is in use."""
-        n_images = len(self.paths)
-        starts = range(first_row, n_images, batch_size)
-        batches = [range(start, min(start + batch_size, n_images)) for start in starts]
-        with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[list[Future[Tensor | str]]] = deque()
-            for number, rows in enumerate(batches):
-                for upcoming in batches[number + len(waiting) : number + 2]:
-                    waiting.append([pool.submit(self._load, row) for row in upcoming])
-                loaded = [future.result() for future in waiting.popleft()]
-                unreadable = {
-                    row: found for row, found in zip(rows, loaded, strict=True)
-                    if isinstance(found, str)
-                }  # fmt: skip
-                own_px = self.encoder.image_size_px
-                blank = torch.zeros(3, *(self.size_px or (own_px, own_px)))
-                images = [blank if isinstance(found, str) else found for found in loaded]
-                yield rows, torch.stack(images), unreadable
-
-    def _load(self, row: int) -> Tensor | str:
-        """The image, or why it cannot be read."""
-        try:
-            return self.encoder.prepare(open_image(self.paths[row]), size_px=self.size_px)
-        except InputError as error:
-            return error.what
-
-
-def _digest(image_paths: Sequence[Path]) -> str:
-    """Changes when a file is added, moved in the order, or written again; folders do not count."""
-    digest = hashlib.sha256()
-    for path in image_paths:
-        try:
-            status = path.stat()
-            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(f"{path.name}\0missing\n".encode())
-    return digest.hexdigest()[:16]

@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from pacl.runtime import distributed
 from pacl.runtime.distributed import sum_gradients
 from pacl.runtime.files import disk_problems_named, replace_directory
 from pacl.runtime.interrupts import interrupts_noted
-from pacl.training.batches import count_steps_per_epoch, sample_rows, sample_texts
+from pacl.training.batches import count_steps_per_epoch, sample_texts
 from pacl.training.checkpoint import (
     check_same_data,
     cut_metrics,
@@ -136,7 +136,9 @@ def train(
 
     def save(step: int) -> None:
         def write(directory: Path) -> None:
-            objective.save(directory, log_scale.exp().item(), facts | {"step": step})
+            objective.save(
+                directory, logit_scale=log_scale.exp().item(), training=facts | {"step": step}
+            )
             save_trainer_state(directory, parameters, optimiser, facts | {"step": step})
 
         if is_first:
@@ -145,16 +147,17 @@ def train(
 
     step, loss_value = first_step, math.nan
     ends_s = deque([time.perf_counter()], maxlen=21)
-    with closing(setup), interrupts_noted() as is_interrupted:
-        while step < n_steps and not distributed.is_any(is_interrupted()):
+    with interrupts_noted() as is_interrupted:
+        for rows, images in setup.iter_steps(first_step):
+            if distributed.is_any(is_interrupted()):
+                break
             # The batch: images, a caption of each, and the nouns of those captions. Of several
             # processes, each scores its share of the images with all texts.
-            rows = sample_rows(setup.n_images, batch_size, seed=config.seed, step=step)
             texts = sample_texts(setup.table, rows, seed=config.seed, step=step)
 
             # The loss.
             with setup.autocast(), _not_finite_named(step=step + 1, last_dir=last_dir):
-                image_side = objective.encode_images(step)
+                image_side = objective.encode_images(images, step)
                 text_embeds = objective.encode_texts(texts.ids)
                 compatibility = objective.score(image_side, text_embeds)
             of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
