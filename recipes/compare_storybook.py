@@ -28,8 +28,10 @@ from pacl.datasets.storybook import draw_storybook
 from pacl.evaluation.predictor import PLAIN, WITH_PAMR, Predictor, build_predictor
 from pacl.evaluation.presets import PRESETS, build_preset
 from pacl.evaluation.probe import TokenChoice, build_probe_scorer, fit_linear_probe
-from pacl.evaluation.segmentation import evaluate_task
-from pacl.evaluation.task import Task, build_task, digest
+from pacl.evaluation.records import digest
+from pacl.evaluation.run import complete
+from pacl.evaluation.segmentation import SegmentationScores
+from pacl.evaluation.task import Task, build_task
 from pacl.inference.config import SegmentConfig
 from pacl.modeling.names import find_source
 from pacl.modeling.pacl import Pacl
@@ -138,15 +140,16 @@ def score(method: Method, task: Task, output: Path) -> dict[str, Any]:
         if content["key"] == key:
             return content["rows"]
     state_path = output / f".{stem}.unfinished.npz"
-    scored = evaluate_task(
-        predictor,
-        state_path=state_path,
-        on_progress=lambda done, total, miou: print(
-            f"\r{stem}: {done} of {total}, mIoU {miou:.3f}   ", end="", file=sys.stderr
+    scores = SegmentationScores(predictor)
+    complete(
+        scores,
+        state_path,
+        on_progress=lambda done, total, words: print(
+            f"\r{stem}: {done} of {total}, {words}   ", end="", file=sys.stderr
         ),
     )
     print(file=sys.stderr)
-    rows = {name: report.to_json() for name, report in scored.rows.items()}
+    rows = {name: report.to_json() for name, report in scores.reports().items()}
     path.write_text(json.dumps({"key": key, "rows": rows}, indent=1), encoding="utf-8")
     state_path.unlink()
     return rows

@@ -10,7 +10,7 @@ import pytest
 
 from pacl.api import Model
 from pacl.datasets.classification.dataset import ClassificationData, PackedPixels, Pictures, Split
-from pacl.evaluation.classification import ROWS, SetProgress, evaluate_set
+from pacl.evaluation.classification import ROWS, ClassificationScores, evaluate_set
 from pacl.inference.classifier import class_probabilities
 from pacl.text.labels import Labels
 
@@ -75,25 +75,30 @@ def test_without_training_pictures_the_weight_is_one_half(
         assert (alone.fusion.clip_share, alone.fusion.n_images, alone.fusion.top1) == (0.5, 0, None)
 
 
-def test_goes_on_where_it_stopped(model: Model, data: ClassificationData) -> None:
+def test_resumes_where_it_stopped(model: Model, data: ClassificationData) -> None:
     whole = evaluate_set(model, data, templates=TEMPLATES, batch_size=5)
-    saved: list[str] = []
-
-    def stop_after_two(progress: SetProgress, total: int) -> None:
-        assert total == 13
-        saved.append(json.dumps(progress.to_json()))
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        evaluate_set(model, data, templates=TEMPLATES, batch_size=5, on_progress=stop_after_two)
-    resume = SetProgress.from_json(json.loads(saved[-1]))
-    assert resume.n_done == 10
+    begun = ClassificationScores(model, data, templates=TEMPLATES, batch_size=5)
+    for _ in begun.iter_scored():
+        if begun.n_done == 10:
+            break
     opened: list[int] = []
     watched = replace(data, test=Split(_Watched(data.test.pictures, opened), data.test.targets))
-    again = evaluate_set(model, watched, templates=TEMPLATES, batch_size=5, resume=resume)
+    rest = ClassificationScores(model, watched, templates=TEMPLATES, batch_size=5)
+    rest.restore(begun.state())
+    assert rest.n_done == 10
+    assert list(rest.iter_scored()) == [f"top-1 {whole.rows['pacl'].top1:.1%}"]
     assert opened == [10, 11, 12]
-    assert again == whole
+    assert rest.report() == whole
+
+
+def test_resumes_before_the_weight_is_chosen(model: Model, data: ClassificationData) -> None:
+    begun = ClassificationScores(model, data, templates=TEMPLATES, batch_size=5)
+    assert next(begun.iter_scored()) == "5 of 9 training images"
+    rest = ClassificationScores(model, data, templates=TEMPLATES, batch_size=5)
+    rest.restore(begun.state())
+    for _ in rest.iter_scored():
+        pass
+    assert rest.report() == evaluate_set(model, data, templates=TEMPLATES, batch_size=5)
 
 
 def test_json_has_no_nan(model: Model, data: ClassificationData) -> None:

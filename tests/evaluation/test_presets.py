@@ -8,8 +8,8 @@ import pytest
 
 from pacl.datasets.segmentation import BENCHMARKS, NAMES, find_benchmark
 from pacl.errors import InputError
-from pacl.evaluation.candidates import build_candidates
 from pacl.evaluation.presets import PRESETS, build_preset
+from pacl.evaluation.task import build_candidates
 from pacl.text.labels import parse_labels
 from pacl.text.templates import IMAGENET80, PAPER7
 

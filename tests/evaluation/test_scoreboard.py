@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,15 +50,11 @@ def test_rows_are_scored_side_by_side() -> None:
     assert (board.n_images, board.rows) == (3, ("plain", "refined"))
 
 
-def test_going_on_equals_going_through(tmp_path: Path) -> None:
+def test_resuming_equals_going_through() -> None:
     maps = draw_maps(5, seed=1)
-    path = tmp_path / "state.npz"
-    fill(new(), maps[:2]).save(path, key="a", seconds=7.0)
     board = new()
-    assert not board.resume(path, key="b")  # of other data, or another protocol
-    assert board.n_images == 0
-    assert board.resume(path, key="a")
-    assert (board.n_images, board.seconds) == (2, 7.0)
+    board.restore(fill(new(), maps[:2]).state())
+    assert board.n_images == 2
     fill(board, maps[2:])
     whole = fill(new(), maps)
     assert board.image_miou == whole.image_miou
@@ -70,12 +65,13 @@ def test_going_on_equals_going_through(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a zip", b"PK\x03\x04 cut short"])
-def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "state.npz"
-    if content is not None:
-        path.write_bytes(content)
-    assert not new().resume(path, key="a")
+def test_classes_that_are_never_found() -> None:
+    board = new()
+    board.update([np.array([[0, 0, 0]]), np.array([[0, 1, 3]])], np.array([[0, 1, 2]]))
+    labels = ("a", "b", "c", "d")
+    reports = [board.report(row, labels=labels, seconds=0, protocol={}) for row in range(2)]
+    assert [each.n_zero_iou for each in reports] == [2, 2]  # b, c; c, d
+    assert reports[0].to_json()["iou"]["d"] is None
 
 
 def test_best_median_and_worst() -> None:

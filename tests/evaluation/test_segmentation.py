@@ -21,9 +21,15 @@ from pacl.datasets.segmentation.read_ahead import iter_read
 from pacl.errors import InputError
 from pacl.evaluation.predictor import PLAIN, WITH_PAMR, build_predictor
 from pacl.evaluation.presets import build_preset
-from pacl.evaluation.segmentation import evaluate_folder, evaluate_task
+from pacl.evaluation.segmentation import (
+    SegmentationScores,
+    describe_time,
+    evaluate_folder,
+    evaluate_task,
+)
 from pacl.evaluation.task import Pamr, Task, build_task, digest_data
 from pacl.inference.config import SegmentConfig
+from pacl.runtime.stopwatch import Stopwatch
 
 LABELS = "house,boat,snow"
 CONFIG = SegmentConfig(short_side_px=32, batch_size=2)
@@ -61,8 +67,9 @@ def test_scores_are_those_of_the_segmenter(model: Model, folder: FolderDataset) 
     assert report.n_images == 5
     assert report.protocol["short_side_px"] == 32
     task = build_task("street", folder, preset=None, config=CONFIG)
-    scored = evaluate_task(build_predictor(model, task))
-    assert scored.rows[PLAIN].iou == report.iou
+    scored = SegmentationScores(build_predictor(model, task))
+    assert list(scored.iter_scored())[-1] == f"mIoU {report.miou:.3f}"
+    assert scored.reports()[PLAIN].iou == report.iou
     own = [np.nanmean(references.iou([p], [t], 3, [255]))
            for p, t in zip(predictions, targets, strict=True)]  # fmt: skip
     np.testing.assert_allclose(scored.image_miou, own, atol=1e-12)
@@ -74,12 +81,12 @@ def test_two_rows_with_pamr(model: Model, folder: FolderDataset) -> None:
     )
     task = build_task("a", folder, preset=None, config=CONFIG, use_pamr=True)
     both = evaluate_task(build_predictor(model, task))
-    assert list(plain.rows) == [PLAIN]
-    assert list(both.rows) == [PLAIN, WITH_PAMR]
-    assert both.rows[PLAIN].iou == plain.rows[PLAIN].iou
-    assert both.rows[WITH_PAMR].iou != plain.rows[PLAIN].iou
+    assert list(plain) == [PLAIN]
+    assert list(both) == [PLAIN, WITH_PAMR]
+    assert both[PLAIN].iou == plain[PLAIN].iou
+    assert both[WITH_PAMR].iou != plain[PLAIN].iou
     idle = replace(task, pamr=Pamr(iterations=0))
-    unrefined = evaluate_task(build_predictor(model, idle)).rows
+    unrefined = evaluate_task(build_predictor(model, idle))
     # Upsampled twice in place of once, so only nearly the same.
     assert unrefined[WITH_PAMR].miou == pytest.approx(unrefined[PLAIN].miou, abs=0.02)
 
@@ -130,45 +137,6 @@ def test_none_of_the_words_is_the_background_where_it_is_a_class(
         assert all((each == expected).all() for each in maps)
 
 
-class Interrupt(Exception):
-    """Stands for Ctrl-C."""
-
-
-def test_an_interrupted_run_goes_on_to_the_same_numbers(
-    model: Model, folder: FolderDataset, tmp_path: Path
-) -> None:
-    task = build_task("street", folder, preset=None, config=CONFIG, use_pamr=True)
-    whole = evaluate_task(build_predictor(model, task))
-    state_path = tmp_path / "state.npz"
-
-    def stop(n_done: int, n_images: int, miou: float) -> None:
-        if n_done == 4:
-            raise Interrupt
-
-    with pytest.raises(Interrupt):
-        evaluate_task(
-            build_predictor(model, task), state_path=state_path, save_every_s=0, on_progress=stop
-        )
-    assert state_path.is_file()
-    other = replace(task, config=replace(CONFIG, short_side_px=40))
-    seen = []
-    fresh = evaluate_task(
-        build_predictor(model, other), on_progress=lambda *each: seen.append(each)
-    )
-    assert fresh.n_resumed == 0
-    rest = evaluate_task(
-        build_predictor(model, task),
-        state_path=state_path,
-        on_progress=lambda n_done, *_: seen.append(n_done),
-    )
-    assert (rest.n_resumed, seen[3:]) == (4, [5])
-    assert rest.image_miou == whole.image_miou
-    for name in (PLAIN, WITH_PAMR):
-        assert replace(rest.rows[name], seconds=0) == replace(whole.rows[name], seconds=0)
-    again = evaluate_task(build_predictor(model, task), state_path=state_path)
-    assert (again.n_resumed, again.image_miou) == (5, whole.image_miou)
-
-
 def test_what_a_state_belongs_to(model: Model, folder: FolderDataset) -> None:
     task = build_task("street", folder, preset=None, config=CONFIG)
     keys = {task.key("model"), task.key("another model")}
@@ -188,3 +156,13 @@ def test_a_stride_that_does_not_fit_is_refused(model: Model, folder: FolderDatas
     config = SegmentConfig(patch_stride_px=99)
     with pytest.raises(InputError, match="leaves gaps"):
         build_predictor(model, build_task("a", folder, preset=None, config=config))
+
+
+def test_the_share_leaves_out_waiting_and_words() -> None:
+    watch = Stopwatch()
+    watch.seconds = {"encoder": 3.0, "labelling": 1.0, "waiting for images": 50.0, "words": 70.0}
+    watch.add_background({"reading": 2.0})
+    found = describe_time(watch)
+    assert found["share_besides_encoder"] == pytest.approx((1 + 2) / (1 + 2 + 3))
+    assert found["seconds"]["waiting for images"] == 50.0
+    assert found["seconds"]["reading (threads)"] == 2.0

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json as jsons
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from pacl.cli.console import DONE, progress, result, say, table
 from pacl.cli.options import ModelOptions
-from pacl.cli.scored import describe_scored, open_benchmark, save_scores
-from pacl.errors import EnvironmentProblem, InputError
+from pacl.errors import InputError
 
 if TYPE_CHECKING:
-    from pacl.datasets.segmentation.dataset import BenchmarkDataset
-    from pacl.datasets.segmentation.folder import FolderDataset
-    from pacl.evaluation.alignment import AlignmentReport, Estimate, TokenAlignment
+    from pacl.evaluation.alignment import AlignmentReport, Estimate
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Align:
     """Resamples of the images, for the intervals; 0: no intervals."""
 
     seed: int = 0
-    """Of the drawn patches, pairs and resamples."""
+    """Seeds the sampling of patches, pairs and resamples."""
 
     output: Path = Path("runs/align")
     """Folder for the JSON file and the plot of the ROC curves."""
@@ -54,26 +51,37 @@ class Align:
 
 def run_align(options: Align) -> int:
     """Measure, print, plot, and keep the numbers."""
-    from pacl.evaluation.alignment import measure_alignment
+    from pacl.evaluation.alignment import measure_alignment, save_alignment
+    from pacl.evaluation.plan import open_one
+    from pacl.evaluation.records import describe_subject
 
     _check(options)
-    dataset = _open(options)
+    opened = open_one(
+        options.benchmark, root=options.root, labels=options.labels, progress=progress
+    )
+    for warning in opened.warnings:
+        say(f"warning: {warning}")
     model = options.loading.load()
     with progress("align") as show:
         report = measure_alignment(
             model,
-            dataset,
+            opened.dataset,
             n_pairs=options.n_pairs,
             n_resamples=options.n_resamples,
             seed=options.seed,
             on_progress=lambda done, total: show(done, total, ""),
         )
-    content = describe_scored(options.benchmark, options.loading, model)
-    content |= {"n_pairs": options.n_pairs, "seed": options.seed} | report.to_json()
-    result(jsons.dumps(content, indent=1) if options.json else _alignment_table(report))
+    subject = describe_subject(
+        model, name=options.loading.model, embedder=options.loading.embedder,
+        engine=options.loading.engine,
+    )  # fmt: skip
+    saved = save_alignment(
+        report, opened, model, subject, options.output, n_pairs=options.n_pairs, seed=options.seed
+    )
+    result(jsons.dumps(saved.content, indent=1) if options.json else _alignment_table(report))
     say(f"{report.n_patches:,} patches of {report.n_images:,} images")
-    path = save_scores(content, options.output, model, dataset)
-    _draw(report, path.with_suffix(".png"))
+    for note in saved.notes:
+        say(note)
     return DONE
 
 
@@ -82,29 +90,6 @@ def _check(options: Align) -> None:
         raise InputError(f"--n-pairs must be at least 1, got {options.n_pairs}")
     if options.n_resamples < 0:
         raise InputError(f"--n-resamples must not be negative, got {options.n_resamples}")
-
-
-def _open(options: Align) -> FolderDataset | BenchmarkDataset:
-    """A benchmark that has been checked, or a folder, or storybook."""
-    from pacl.datasets.segmentation import NAMES, load_benchmark
-    from pacl.datasets.segmentation.check import check_benchmark
-
-    name = options.benchmark
-    if name == "folder" and options.root is not None:
-        name = str(options.root)
-    if name not in NAMES:
-        if name != "storybook":
-            check_benchmark("folder", Path(name), labels=options.labels).require_usable()
-        return open_benchmark(name, options.labels)
-    if options.root is None:
-        raise InputError(f"{name} needs --root", fix=f"pacl align {name} --root DIR")
-    if options.labels is not None:
-        raise InputError(f"--labels: {name} has class names of its own", fix="leave --labels out")
-    report = check_benchmark(name, options.root)
-    report.require_usable()
-    for warning in report.warnings:
-        say(f"warning: {warning}")
-    return load_benchmark(name, options.root)
 
 
 def _alignment_table(report: AlignmentReport) -> str:
@@ -128,24 +113,3 @@ def _alignment_table(report: AlignmentReport) -> str:
 def _cells(estimate: Estimate, report: AlignmentReport) -> list[str]:
     cells = [f"{estimate.value:.3f}"]
     return [*cells, f"{estimate.low:.3f}-{estimate.high:.3f}"] if report.n_resamples else cells
-
-
-def _draw(report: AlignmentReport, path: Path) -> None:
-    """Plot both ROC curves; without matplotlib, say so."""
-    from pacl.results.figures import draw_roc
-
-    curves = {"frozen tokens": report.frozen, "patch embeddings": report.embedded}
-    try:
-        draw_roc({_legend(name, each): _rates(each.roc) for name, each in curves.items()}, path)
-    except EnvironmentProblem as error:
-        say(f"no plot: {error}")
-    else:
-        say(f"wrote {path}")
-
-
-def _legend(name: str, tokens: TokenAlignment) -> str:
-    return f"{name}, AUROC {tokens.coherence_auroc.value:.3f}"
-
-
-def _rates(roc: dict[str, Any]) -> tuple[list[float], list[float]]:
-    return roc["fpr"], roc["tpr"]

@@ -49,15 +49,13 @@ def check_data(options: CheckData) -> int:
     from pacl.data.pairs import TABLE_NAMES
     from pacl.datasets.segmentation import NAMES
 
-    if str(options.path) in NAMES:
-        return _check_standard(str(options.path), options)
-    path = options.path
-    if str(path) == "folder" and options.root is not None:
+    name, path = str(options.path), options.path
+    if name in NAMES:
+        return _check_standard(name, options)
+    if name == "folder" and options.root is not None:
         path = options.root
     elif options.root is not None:
-        from pacl.cli.data_check import check_classification
-
-        return check_classification(str(options.path), options.root)
+        return _check_classification(name, options.root)
     is_benchmark = (path / "masks").is_dir()
     is_pairs = path.is_file() or any((path / name).is_file() for name in TABLE_NAMES)
     if not is_benchmark and not is_pairs:
@@ -75,9 +73,10 @@ def check_data(options: CheckData) -> int:
 def _check_standard(name: str, options: CheckData) -> int:
     """Print what there is of a standard benchmark; 2 where it must not be evaluated."""
     from pacl.datasets.segmentation.check import check_benchmark
+    from pacl.datasets.segmentation.open import needs_root
 
     if options.root is None:
-        raise InputError(f"{name} needs --root", fix=f"pacl data check {name} --root DIR")
+        raise needs_root(name)
     n_masks = {"n_masks": None} if options.all_masks else {}
     report = check_benchmark(name, options.root, **n_masks)
     expected = " or ".join(f"{n:,}" for n in report.n_expected)
@@ -115,51 +114,32 @@ def _check_pairs(options: CheckData) -> int:
 
 
 def _check_benchmark(path: Path, labels: str | None) -> None:
-    import numpy as np
-
     from pacl.datasets.segmentation.check import check_benchmark
-    from pacl.datasets.segmentation.folder import FolderDataset
 
-    check_benchmark("folder", path, labels=labels).require_usable()
-    dataset = FolderDataset(path, labels=labels)
-    n_pixels, n_images = np.zeros((2, len(dataset.labels)), dtype=np.int64)
     with progress("read masks") as show:
-        for number, item in enumerate(dataset, start=1):
-            mask = dataset.read_mask(item)
-            counts = np.bincount(mask[mask != dataset.ignore_label], minlength=len(dataset.labels))
-            n_pixels += counts
-            n_images += counts > 0
-            show(number, len(dataset), "")
+        report = check_benchmark(
+            "folder",
+            path,
+            labels=labels,
+            n_masks=None,
+            on_progress=lambda done, total: show(done, total, ""),
+        )
+    dataset = report.require_usable()
     ignored = ", ".join(map(str, dataset.ignore_labels)) or "none"
     result(f"{len(dataset):,} images with masks; ignored ids: {ignored}")
-    shares = n_pixels / max(1, n_pixels.sum())
+    pixels = [report.histogram[name] for name in dataset.labels.names]
+    n_pixels = max(1, sum(pixels))
     rows = [
-        [f"{number} {name}", f"{images:,}", f"{share:.1%}"]
-        for number, (name, images, share) in enumerate(
-            zip(dataset.labels.names, n_images, shares, strict=True)
-        )
+        [f"{number} {name}", f"{report.n_images[name]:,}", f"{n / n_pixels:.1%}"]
+        for number, (name, n) in enumerate(zip(dataset.labels.names, pixels, strict=True))
     ]
     result(table(["class", "images", "pixels"], rows))
     say(f"next: pacl evaluate {shlex.quote(str(path))}")
 
 
-N_OPENED = 100
-
-
-def check_classification(name: str, root: Path) -> int:
-    """Print what there is of a classification set; 2 where some of its pictures cannot be read.
-
-    Args:
-        name: Of the set.
-        root: The folder that holds it.
-
-    Raises:
-        InputError: It is not there; says what to download.
-        EnvironmentProblem: Its lists are MATLAB files, and scipy is not installed.
-    """
-    import numpy as np
-
-    from pacl.datasets.classification import CLASSIFICATION_NAMES, find_classification
+def _check_classification(name: str, root: Path) -> int:
+    """Print what there is of a classification set; 2 where an image cannot be read."""
+    from pacl.datasets.classification import CLASSIFICATION_NAMES, open_classification
     from pacl.datasets.segmentation import NAMES
 
     if name not in CLASSIFICATION_NAMES:
@@ -168,28 +148,20 @@ def check_classification(name: str, root: Path) -> int:
             why="--root goes with the name of one",
             fix=f"choose one of: {', '.join((*NAMES, *CLASSIFICATION_NAMES))}",
         )
-    benchmark = find_classification(name)
-    data = benchmark.read(root)
-    n_classes = len(data.labels)
-    n_test = np.bincount(data.test.targets, minlength=n_classes)
-    n_train = np.zeros_like(n_test)
-    if data.train is not None:
-        n_train = np.bincount(data.train.targets, minlength=n_classes)
+    opened = open_classification(name, root=root)
+    benchmark, data = opened.benchmark, opened.data
     expected = "" if benchmark.n_images is None else f", {benchmark.n_images:,} expected"
     result(f"{name}: {len(data.test):,} images of {benchmark.title}{expected}")
+    counts = [split.n_per_class(len(data.labels)) for split in (data.test, data.train) if split]
     rows = [
-        [label, f"{test:,}", f"{train:,}"]
-        for label, test, train in zip(data.labels.names, n_test, n_train, strict=True)
+        [label, *(f"{n:,}" for n in of_splits)]
+        for label, *of_splits in zip(data.labels.names, *counts, strict=True)
     ]
-    result(table(["class", "test", "train"], rows))
-    for warning in benchmark.warnings(data):
+    result(table(["class", "test", "train"][: 1 + len(counts)], rows))
+    for warning in opened.warnings:
         say(f"warning: {warning}")
-    n_opened = min(N_OPENED, len(data.test))
-    for k in range(n_opened):
-        try:
-            data.test.pictures.open(k * len(data.test) // n_opened)
-        except InputError as error:
-            say(f"error: {error}")
-            return WRONG_INPUT
+    if (error := data.test.find_unreadable()) is not None:
+        say(f"error: {error}")
+        return WRONG_INPUT
     say(f"next: pacl evaluate {name} --root {shlex.quote(str(root))}")
     return DONE

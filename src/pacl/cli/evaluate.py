@@ -1,103 +1,137 @@
-"""pacl evaluate: a model against true masks."""
+"""pacl evaluate: score models on data sets."""
 
 from __future__ import annotations
 
 import json as jsons
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pacl.cli.classification import run_if_classification
-from pacl.cli.console import DONE, SOME_FAILED, duration, result, say, table
-from pacl.cli.evaluation import (
-    Evaluate,
-    given_settings,
-    open_all,
-    open_jobs,
-    run_job,
-    write_results,
-)
+import tyro
+
+from pacl.cli.console import DONE, SOME_FAILED, duration, progress, result, say, table
+from pacl.cli.options import ModelOptions
 from pacl.errors import InputError
+from pacl.inference.config import SegmentConfig
 
 if TYPE_CHECKING:
-    from pacl.api import Model
+    from pacl.evaluation.records import ScoreRecord
+
+_BENCHMARKS = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="BENCHMARK...", help_behavior_hint="(one or more)"),
+]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a model on data sets: segmentation against masks, or classification."""
+
+    benchmarks: _BENCHMARKS = ()
+    """voc20, voc21, context59, context60, coco-object, coco-stuff171, ade150, cityscapes; a folder
+    of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or a known
+    folder name such as camvid); or storybook: 300 drawn scenes that no training saw. Or
+    classification data sets: imagenet, cifar10, food101, pets, ... (docs/benchmarks.md)."""
+
+    all: bool = False
+    """Every segmentation benchmark found under --root."""
+
+    root: Path | None = None
+    """Folder that the benchmarks were unpacked in, in their official layouts."""
+
+    preset: Literal["sclip", "tcl", "naclip", "maskclip", "paper", "restricted"] | None = None
+    """Protocol by name; it decides all segmenting options but the batch size. restricted tells
+    the model which classes are in the image: not comparable with anything published. none: sclip
+    on the benchmarks, the segmenting options on folders and storybook."""
+
+    pamr: bool = False
+    """Add a row with PAMR, also where the preset has none."""
+
+    baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
+    """Score the frozen CLIP with these training-free patch tokens in place of an embedder."""
+
+    templates: Literal["paper7", "imagenet80", "simple"] | None = None
+    """Prompts of the class names of classification data sets; none: each set's own. Presets have
+    theirs."""
+
+    labels: str | None = None
+    """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
+
+    output: Path = Path("runs/evaluate")
+    """Folder for scores (one JSON each), results.md, results.csv and images. After an interrupt,
+    the same command resumes."""
+
+    profile: bool = False
+    """Say where the time goes."""
+
+    json: bool = False
+    """Print the JSON in place of the table; of several benchmarks, a list."""
+
+    loading: ModelOptions = field(default_factory=ModelOptions)
+
+    segmenting: SegmentConfig = field(default_factory=SegmentConfig)
 
 
 def run_evaluate(options: Evaluate) -> int:
-    """Score, print, and keep the numbers with their protocol; 1 where a set was refused."""
-    if (code := run_if_classification(options)) is not None:
-        return code
-    _check(options)
-    jobs, refused = open_all(options) if options.all else (open_jobs(options), 0)
-    model = _load(options)
-    contents = []
-    for job in jobs:
-        content = run_job(job, model, options)
-        contents.append(content)
-        if not options.json:
-            result(_score_table(content))
-        _tell_seconds(content)
-        write_results(job, content, options.output, model)
-    if options.json:
-        result(jsons.dumps(contents[0] if len(contents) == 1 else contents, indent=1))
-    return SOME_FAILED if refused else DONE
+    """Score, print, and keep the numbers with their protocol; 1 where a data set was refused."""
+    from pacl.evaluation.plan import Settings, as_baseline, build_measurement, open_sets
+    from pacl.evaluation.records import describe_subject
+    from pacl.evaluation.run import score
 
-
-def _check(options: Evaluate) -> None:
-    """Refuse options that exclude each other."""
-    if options.all == bool(options.benchmarks):
-        raise InputError(
-            "--all and names of benchmarks exclude each other"
-            if options.all
-            else "no benchmark named",
-            fix="pacl evaluate voc20 --root DIR, or pacl evaluate --all --root DIR",
-        )
-    given = given_settings(options.segmenting)
-    if options.preset is not None and given:
-        raise InputError(
-            f"the preset {options.preset} decides {', '.join(given)}",
-            fix="leave them out; or leave out --preset to use settings of your own",
-        )
-    if options.templates is not None:
-        raise InputError(
-            "--templates is for sets to classify",
-            fix="leave it out; --preset decides the templates, or the model's own are taken",
-        )
-    if options.baseline is not None and options.loading.embedder is not None:
+    loading, baseline = options.loading, options.baseline
+    if baseline is not None and loading.embedder is not None:
         raise InputError("--baseline and --embedder exclude each other", fix="give one of them")
+    settings = Settings(
+        preset=options.preset,
+        segmenting=options.segmenting,
+        use_pamr=options.pamr,
+        use_profile=options.profile,
+        baseline=baseline,
+        labels=options.labels,
+        templates=options.templates,
+    )
+    opened, n_refused = open_sets(
+        options.benchmarks,
+        root=options.root,
+        settings=settings,
+        note=say,
+        progress=progress,
+        every=options.all,
+    )
+    model = loading.load()
+    if baseline is not None:
+        model = as_baseline(model, baseline, engine=loading.engine)
+        say(f"scored: {model.describe()}")
+    subject = describe_subject(
+        model, name=loading.model, embedder=loading.embedder, baseline=baseline,
+        engine=loading.engine,
+    )  # fmt: skip
+    records: list[ScoreRecord] = []
+    for each in opened:
+        measurement = build_measurement(each, model, subject, settings)
+        (say if options.json else result)(measurement.describe())
+        record = score(
+            measurement, options.output, note=say, progress=progress, again=options.profile
+        )
+        records.append(record)
+        _tell(record, is_json=options.json)
+    if options.json:
+        contents = [record.to_json() for record in records]
+        is_one = len(records) == 1 and records[0].task == "segmentation"
+        result(jsons.dumps(contents[0] if is_one else contents, indent=1))
+    return SOME_FAILED if n_refused else DONE
 
 
-def _load(options: Evaluate) -> Model:
-    model = options.loading.load()
-    if options.baseline is None:
-        return model
-    from pacl.api import Model
-    from pacl.modeling.pacl import Pacl
+def _tell(record: ScoreRecord, *, is_json: bool) -> None:
+    """Print a record's table, and what it took."""
+    from pacl.evaluation.tables import score_table
 
-    encoder = model.pacl.encoder
-    baseline = Model(Pacl(encoder=encoder, embedder=None, token_kind=options.baseline))
-    baseline.pacl.use_engine(options.loading.engine)
-    say(f"scored: {baseline.describe()}")
-    return baseline
-
-
-def _score_table(content: dict[str, Any]) -> str:
-    reports = list(content["rows"].values())
-    header = ["class", "IoU", "with PAMR"][: 1 + len(reports)]
-    rows = [
-        [label, *(_figure(report["iou"][label]) for report in reports)] for label in content["iou"]
-    ]
-    names = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
-    rows += [[words, *(_figure(report[key]) for report in reports)] for key, words in names.items()]
-    return table(header, rows)
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _tell_seconds(content: dict[str, Any]) -> None:
-    say(f"{content['n_images']:,} images, {duration(content['seconds'])}")
-    if "profile" in content:
-        profile = content["profile"]
+    if not is_json:
+        result(table(*score_table(record)))
+    say(f"{record.n_images:,} images, {duration(record.seconds)}")
+    profile = record.details.get("profile")
+    if profile:
         rows = [[stage, f"{seconds:.2f}"] for stage, seconds in profile["seconds"].items()]
         say(table(["stage", "seconds"], rows))
         say(f"everything but the encoder: {profile['share_besides_encoder']:.1%}")

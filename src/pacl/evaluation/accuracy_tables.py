@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pacl.evaluation.records import ScoreRecord
 from pacl.runtime.files import write_atomically
 
 HEADER = ("set", "model", "images", "classes", "score", "top-1", "top-5", "mean per class",
@@ -19,47 +19,40 @@ share, was chosen on training pictures, or is 0.5 where there were none. Which s
 used is unknown; these are ours."""
 
 
-def accuracy_rows(contents: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Three lines per set, as HEADER has them: CLIP, PACL, fusion.
-
-    Args:
-        contents: What the JSON files of the sets hold.
-    """
-    return [row[:-1] for content in contents for row in _iter_rows(content)]
-
-
-def write_tables(contents: Sequence[dict[str, Any]], output: Path) -> None:
-    """Write the same as classification.csv and .md, with what is odd about the data."""
-    header = (*HEADER, "note")
-    rows = [row for content in contents for row in _iter_rows(content)]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerows([header, *rows])
-    write_atomically(output / "classification.csv", text.getvalue().encode())
-    lines = [header, ["---"] * len(header), *rows]
-    marked = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    write_atomically(output / "classification.md", f"{_EXPLANATION}\n\n{marked}".encode())
-
-
-def _iter_rows(content: dict[str, Any]) -> Iterator[list[str]]:
-    """The lines of the table for one set: CLIP, PACL, fusion."""
-    usual = {"top1": "top-1", "mean_per_class": "mean"}[content["usual_metric"]]
-    n_classes = len(content["settings"]["prompts"])
-    for score, rates in content["rows"].items():
-        fusion = content["fusion"]
-        how = f"chosen on {fusion['n_images']:,}" if fusion["n_images"] else "fixed"
-        note = "; ".join(content["warnings"])
-        is_fusion = score == "fusion"
-        yield [
-            content["benchmark"],
-            " ".join(filter(None, [content["model"], content["embedder"]])),
-            f"{content['n_images']:,}",
-            f"{n_classes:,}",
-            f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}" if is_fusion else score,
+def accuracy_rows(record: ScoreRecord) -> list[list[str]]:
+    """Three lines, as HEADER has them: CLIP, PACL, fusion."""
+    usual = {"top1": "top-1", "mean_per_class": "mean"}[record.details["usual_metric"]]
+    fusion = record.details["fusion"]
+    how = f"chosen on {fusion['n_images']:,}" if fusion["n_images"] else "fixed"
+    named = {"fusion": f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}"}
+    return [
+        [
+            record.benchmark,
+            " ".join(filter(None, [record.subject.model, record.subject.embedder])),
+            f"{record.n_images:,}",
+            f"{len(record.protocol['prompts']):,}",
+            named.get(score, score),
             *(_percent(rates[name]) for name in ("top1", "top5", "mean_per_class")),
             usual,
-            note,
         ]
+        for score, rates in record.rows.items()
+    ]
+
+
+def write_accuracy_tables(records: Sequence[ScoreRecord], output: Path) -> list[Path]:
+    """Write classification.csv and .md, with what is odd about the data."""
+    header = [*HEADER, "note"]
+    rows = [
+        [*row, "; ".join(record.warnings)] for record in records for row in accuracy_rows(record)
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    lines = [header, ["---"] * len(header), *rows]
+    marked = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    paths = [output / "classification.md", output / "classification.csv"]
+    write_atomically(paths[0], f"{_EXPLANATION}\n\n{marked}".encode())
+    write_atomically(paths[1], text.getvalue().encode())
+    return paths
 
 
 def _percent(rate: float | None) -> str:

@@ -6,9 +6,9 @@ patch tokens tells that they show the same class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pacl.api import Model
+from pacl.api import Model, is_on_storybook
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
+from pacl.datasets.segmentation.open import SegmentationSet
+from pacl.errors import EnvironmentProblem
 from pacl.evaluation.metrics.bootstrap import (
     draw_images,
     percentile_interval,
@@ -27,12 +29,14 @@ from pacl.evaluation.metrics.bootstrap import (
 )
 from pacl.evaluation.metrics.coherence import compare_pairs, roc_curve
 from pacl.evaluation.metrics.segmentation import NO_CLASS, PatchAccuracy, patch_labels
+from pacl.evaluation.records import MEANINGLESS, Subject, file_stem, without_nan, write_json
 from pacl.inference.config import SegmentConfig
 from pacl.inference.segmenter import best_of_names, working_size_px
 from pacl.inference.vocabulary import Vocabulary
 from pacl.inference.windows import PatchScorer
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import FrozenClip
+from pacl.results.figures import draw_roc
 
 MAX_ROC_POINTS = 200
 CONFIDENCE = 0.95
@@ -81,7 +85,7 @@ class AlignmentReport:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; nan becomes null."""
-        return _without_nan(asdict(self))
+        return without_nan(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -285,9 +289,57 @@ def _labels_of_patches(dataset: MaskDataset, item: MaskItem, grid: tuple[int, in
     )
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+@dataclass(frozen=True)
+class SavedAlignment:
+    """A report with what was measured, as it was written."""
+
+    content: dict[str, Any]
+    """JSON values."""
+    notes: tuple[str, ...]
+    """What a user should know of it."""
+
+
+def save_alignment(
+    report: AlignmentReport,
+    opened: SegmentationSet,
+    model: Model,
+    subject: Subject,
+    output: Path,
+    *,
+    n_pairs: int,
+    seed: int,
+) -> SavedAlignment:
+    """Write a report as JSON, and its ROC curves as a plot where matplotlib is installed.
+
+    Args:
+        report: What `measure_alignment` returned.
+        opened: The data set.
+        model: The model.
+        subject: What it is called.
+        output: The folder to write to.
+        n_pairs: As they were given to `measure_alignment`.
+        seed: Likewise.
+
+    Raises:
+        EnvironmentProblem: The folder cannot be written.
+    """
+    name = subject.model, subject.embedder or ""
+    path = output / f"{file_stem(opened.name, *name)}.json"
+    kept = ("model", "embedder", "description", "pacl")
+    content = {"benchmark": opened.name, **{key: getattr(subject, key) for key in kept},
+               "n_pairs": n_pairs, "seed": seed, **report.to_json()}  # fmt: skip
+    write_json(content, path)
+    notes = [f"wrote {path}"]
+    if is_on_storybook(model) and not opened.is_drawn:
+        notes.append(f"note: {MEANINGLESS}")
+    curves = {"frozen tokens": report.frozen, "patch embeddings": report.embedded}
+    drawn = {
+        f"{name}, AUROC {each.coherence_auroc.value:.3f}": (each.roc["fpr"], each.roc["tpr"])
+        for name, each in curves.items()
+    }
+    try:
+        draw_roc(drawn, path.with_suffix(".png"))
+        notes.append(f"wrote {path.with_suffix('.png')}")
+    except EnvironmentProblem as error:
+        notes.append(f"no plot: {error}")
+    return SavedAlignment(content, tuple(notes))

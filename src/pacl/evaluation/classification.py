@@ -7,11 +7,13 @@ weighted mean, whose weight is chosen on training pictures or fixed at one half,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from pacl.evaluation.fusion import (
     max_over_names,
 )
 from pacl.evaluation.metrics.classification import ClassAccuracy
+from pacl.evaluation.records import without_nan
 from pacl.inference.classifier import image_logits
 from pacl.inference.vocabulary import Vocabulary
 from pacl.modeling.pacl import Pacl
@@ -61,37 +64,112 @@ class SetReport:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; nan becomes null, and per class the name is the key."""
-        rows = {}
-        for score, row in self.rows.items():
-            names = dict(zip(self.labels, map(_no_nan, row.per_class), strict=True))
-            rates = {name: _no_nan(value) for name, value in asdict(row).items()}
-            rows[score] = rates | {"per_class": names}
-        return {"n_images": self.n_images, "rows": rows, "fusion": asdict(self.fusion)}
+        rows = {
+            score: asdict(row) | {"per_class": dict(zip(self.labels, row.per_class, strict=True))}
+            for score, row in self.rows.items()
+        }
+        fusion = asdict(self.fusion)
+        return without_nan({"n_images": self.n_images, "rows": rows, "fusion": fusion})
 
 
-@dataclass
-class SetProgress:
-    """Counts of a set that is being scored: enough to go on after an interrupt."""
+class ClassificationScores:
+    """Counts of right answers of one model on one data set; see `evaluate_set`.
 
-    n_done: int
-    fusion: FusionWeight
-    counts: dict[str, ClassAccuracy]
-    """By score, one of ROWS."""
+    Args:
+        keys: Identify model, data and protocol, in the present form and in older ones.
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        counts = {score: accuracy.to_json() for score, accuracy in self.counts.items()}
-        return {"n_done": self.n_done, "fusion": asdict(self.fusion), "counts": counts}
+    Attributes:
+        n_done: Images counted.
+        seconds: Time spent so far, in earlier runs too.
+    """
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> SetProgress:
-        """Back from to_json.
+    def __init__(
+        self,
+        model: Model,
+        data: ClassificationData,
+        *,
+        templates: Sequence[str],
+        patch_stride_px: int | None = None,
+        batch_size: int = 64,
+        n_to_choose_on: int = N_TO_CHOOSE_ON,
+        seed: int = 0,
+        keys: tuple[str, ...] = ("",),
+    ) -> None:
+        self.keys = keys
+        self.n_done = 0
+        self.seconds = 0.0
+        self._data = data
+        self._reader = _Reader(
+            model.pacl,
+            model.vocabulary(data.labels, templates=templates),
+            patch_stride_px,
+            batch_size,
+        )
+        self._n_to_choose_on = n_to_choose_on
+        self._seed = seed
+        self._fusion: FusionWeight | None = None
+        self._counts = {score: ClassAccuracy(len(data.labels)) for score in ROWS}
+
+    @property
+    def n_images(self) -> int:
+        """Images in all."""
+        return len(self._data.test)
+
+    def iter_scored(self) -> Iterator[str]:
+        """Choose the fusion's weight on training images, then classify the test images.
+
+        Yields:
+            A few words after each batch.
 
         Raises:
-            KeyError, TypeError, ValueError: These are no such values.
+            InputError: An image cannot be read.
         """
-        counts = {score: ClassAccuracy.from_json(values["counts"][score]) for score in ROWS}
-        return cls(int(values["n_done"]), FusionWeight(**values["fusion"]), counts)
+        started_s = time.perf_counter() - self.seconds
+        reader, vocabulary = self._reader, self._reader.vocabulary
+        if self._fusion is None:
+            self._fusion = yield from _choose_fusion(
+                reader, self._data.train, n_images=self._n_to_choose_on, seed=self._seed
+            )
+        rows = range(self.n_done, self.n_images)
+        for of_pacl, of_clip, targets in reader.iter_logits(self._data.test, rows):
+            fused = fuse_logits(of_pacl, of_clip, self._fusion.clip_share)
+            for score, logits in zip(ROWS, (of_clip, of_pacl, fused), strict=True):
+                of_classes = max_over_names(
+                    logits, vocabulary.class_of_name, len(self._data.labels)
+                )
+                self._counts[score].update(of_classes, targets)
+            self.n_done += len(targets)
+            self.seconds = time.perf_counter() - started_s
+            yield f"top-1 {self._counts['pacl'].top1():.1%}"
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All counts, to be kept."""
+        fusion = () if self._fusion is None else astuple(self._fusion)
+        return {
+            "n_done": np.array(self.n_done),
+            "seconds": np.array(self.seconds),
+            "fusion": np.array(fusion, dtype=np.float64),  # None becomes nan
+            "counts": np.array([self._counts[score].to_json() for score in ROWS]),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take up counts that `state` returned."""
+        counts = [ClassAccuracy.from_json(table) for table in state["counts"].tolist()]
+        self._counts = dict(zip(ROWS, counts, strict=True))
+        self.n_done, self.seconds = int(state["n_done"]), float(state["seconds"])
+        if len(state["fusion"]):
+            share, n_images, top1 = state["fusion"].tolist()
+            self._fusion = FusionWeight(share, int(n_images), None if math.isnan(top1) else top1)
+
+    def report(self) -> SetReport:
+        """The accuracies, once all images are counted."""
+        assert self._fusion is not None
+        return SetReport(
+            labels=self._data.labels.names,
+            rows={score: _read_row(accuracy) for score, accuracy in self._counts.items()},
+            fusion=self._fusion,
+            n_images=self.n_done,
+        )
 
 
 def evaluate_set(
@@ -103,51 +181,33 @@ def evaluate_set(
     batch_size: int = 64,
     n_to_choose_on: int = N_TO_CHOOSE_ON,
     seed: int = 0,
-    resume: SetProgress | None = None,
-    on_progress: Callable[[SetProgress, int], None] | None = None,
-    on_choosing: Callable[[int, int], None] | None = None,
 ) -> SetReport:
-    """Classify the test pictures of a set with its class names.
+    """Classify the test images of a data set with its class names.
 
     Args:
         model: Any CLIP, with an embedder or as a training-free baseline.
-        data: Pictures and classes.
+        data: Images and classes.
         templates: Prompts the class names are put in.
         patch_stride_px: Distance between the patches that PACL compares; None: the patch size.
-        batch_size: Pictures encoded together.
-        n_to_choose_on: Training pictures for the fusion's weight, as many of each class.
-        seed: Of their draw.
-        resume: Counts of a part that was scored before, with the same arguments.
-        on_progress: Called after each batch with the counts so far and the pictures in all.
-        on_choosing: Called with the training pictures done, and how many there are.
+        batch_size: Images encoded together.
+        n_to_choose_on: Training images for the fusion's weight, as many of each class.
+        seed: Seeds the sampling of those.
 
     Raises:
-        InputError: A picture cannot be read: a score over some of them is of another set.
+        InputError: An image cannot be read: a score over some of them is of another data set.
     """
-    vocabulary = Model(model.pacl, templates=templates).vocabulary(data.labels)
-    reader = _Reader(model.pacl, vocabulary, patch_stride_px, batch_size)
-    progress = resume or SetProgress(
-        n_done=0,
-        fusion=_choose_fusion(
-            reader, data.train, n_images=n_to_choose_on, seed=seed, on_progress=on_choosing
-        ),
-        counts={score: ClassAccuracy(len(data.labels)) for score in ROWS},
+    scores = ClassificationScores(
+        model,
+        data,
+        templates=templates,
+        patch_stride_px=patch_stride_px,
+        batch_size=batch_size,
+        n_to_choose_on=n_to_choose_on,
+        seed=seed,
     )
-    rows = range(progress.n_done, len(data.test))
-    for of_pacl, of_clip, targets in reader.iter_logits(data.test, rows):
-        fused = fuse_logits(of_pacl, of_clip, progress.fusion.clip_share)
-        for score, logits in zip(ROWS, (of_clip, of_pacl, fused), strict=True):
-            of_classes = max_over_names(logits, vocabulary.class_of_name, len(data.labels))
-            progress.counts[score].update(of_classes, targets)
-        progress.n_done += len(targets)
-        if on_progress is not None:
-            on_progress(progress, len(data.test))
-    return SetReport(
-        labels=data.labels.names,
-        rows={score: _read_row(accuracy) for score, accuracy in progress.counts.items()},
-        fusion=progress.fusion,
-        n_images=progress.n_done,
-    )
+    for _ in scores.iter_scored():
+        pass
+    return scores.report()
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,13 +248,9 @@ class _Reader:
 
 
 def _choose_fusion(
-    reader: _Reader,
-    train: Split | None,
-    *,
-    n_images: int,
-    seed: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> FusionWeight:
+    reader: _Reader, train: Split | None, *, n_images: int, seed: int
+) -> Generator[str, None, FusionWeight]:
+    """Return the fusion's weight; yields a few words after each batch of training images."""
     if train is None or n_images == 0:
         return FusionWeight(EQUAL_SHARE, n_images=0, top1=None)
     rows = draw_evenly(train.targets, n_images, seed=seed).tolist()
@@ -203,8 +259,7 @@ def _choose_fusion(
     for part in reader.iter_logits(train, rows):
         parts.append(tuple(tensor.cpu() for tensor in part))
         n_done += len(part[2])
-        if on_progress is not None:
-            on_progress(n_done, len(rows))
+        yield f"{n_done:,} of {len(rows):,} training images"
     of_pacl, of_clip, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return choose_clip_share(
         of_pacl, of_clip, targets, class_of_name=reader.vocabulary.class_of_name.cpu()
@@ -218,7 +273,3 @@ def _read_row(accuracy: ClassAccuracy) -> ScoreRow:
         mean_per_class=accuracy.mean_per_class(),
         per_class=tuple(accuracy.per_class().tolist()),
     )
-
-
-def _no_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pacl.datasets.segmentation import NAMES
+from pacl.evaluation.accuracy_tables import HEADER, accuracy_rows, write_accuracy_tables
 from pacl.evaluation.published import PUBLISHED
+from pacl.evaluation.records import ScoreRecord, read_records
 from pacl.runtime.files import write_atomically
 
 MARKDOWN, CSV = "results.md", "results.csv"
 NOT_COMPARABLE = "NOT COMPARABLE"
-_NEEDED = {"benchmark", "comparable", "embedder", "engine", "has_embedder", "method", "protocol",
-           "rows"}  # fmt: skip
 _INTRODUCTION = """\
 # Scores
 
@@ -48,13 +46,45 @@ class _Row:
 
 
 def write_tables(directory: Path) -> list[Path]:
-    """Write results.md and results.csv from all JSON files of scores in a folder.
+    """Write the tables of all scores in a folder: results.md and .csv, classification.md and .csv.
+
+    Returns:
+        The files written; a task without scores has none.
 
     Raises:
-        EnvironmentProblem: the folder cannot be written.
+        EnvironmentProblem: The folder cannot be written.
     """
-    contents = sorted(_iter_scores(directory), key=lambda each: str(each[1]["benchmark"]))
-    ours = [row for path, content in contents for row in _our_rows(path, content)]
+    by_task: dict[str, list[ScoreRecord]] = {}
+    for record in read_records(directory):
+        by_task.setdefault(record.task, []).append(record)
+    paths = []
+    if "segmentation" in by_task:
+        paths += _write_segmentation(by_task["segmentation"], directory)
+    if "classification" in by_task:
+        paths += write_accuracy_tables(by_task["classification"], directory)
+    return paths
+
+
+def score_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
+    """The header and the lines that a screen shows of a record."""
+    if record.task == "classification":
+        return HEADER, accuracy_rows(record)
+    rows = list(record.rows.values())
+    lines = [[label, *(_rate(row["iou"][label]) for row in rows)] for label in rows[0]["iou"]]
+    named = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
+    lines += [[words, *(_rate(row[key]) for row in rows)] for key, words in named.items()]
+    if all("n_zero_iou" in row for row in rows):  # not before 2026-11
+        lines.append(["classes of IoU 0", *(str(row["n_zero_iou"]) for row in rows)])
+    return ["class", "IoU", "with PAMR"][: 1 + len(rows)], lines
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _write_segmentation(records: Sequence[ScoreRecord], directory: Path) -> list[Path]:
+    records = sorted(records, key=lambda each: each.benchmark)
+    ours = [row for record in records for row in _our_rows(record)]
     evaluated = _in_order({name for row in ours for name in row.miou})
     quoted = [
         _Row(
@@ -70,41 +100,28 @@ def write_tables(directory: Path) -> list[Path]:
     ]
     published = [row for row in quoted if row.miou]
     paths = [directory / MARKDOWN, directory / CSV]
-    lines = [
-        _as_markdown([*_merge(ours), *published], evaluated),
-        *_notes(each for _, each in contents),
-    ]
+    lines = [_as_markdown([*_merge(ours), *published], evaluated), *_notes(records)]
     write_atomically(paths[0], "\n".join(lines).encode())
     write_atomically(paths[1], _as_csv([*ours, *published], evaluated).encode())
     return paths
 
 
-def _iter_scores(directory: Path) -> Iterable[tuple[Path, dict[str, Any]]]:
-    for path in sorted(directory.glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            continue
-        if isinstance(content, dict) and content.keys() >= _NEEDED:  # not of another command
-            yield path, content
-
-
-def _our_rows(path: Path, content: dict[str, Any]) -> Iterable[_Row]:
-    marks = [] if content["comparable"] else [NOT_COMPARABLE]
-    marks += [] if content["engine"] == "torch" else [f"engine {content['engine']}"]
-    for name, scores in content["rows"].items():
+def _our_rows(record: ScoreRecord) -> Iterable[_Row]:
+    subject = record.subject
+    marks = [] if record.comparable else [NOT_COMPARABLE]
+    marks += [] if subject.engine == "torch" else [f"engine {subject.engine}"]
+    trained = " ".join(filter(None, ["trained embedder", subject.embedder]))
+    for name, scores in record.rows.items():
         if scores["miou"] is not None:
             yield _Row(
-                method=content["method"],
-                backbone=content["model"],
-                training=" ".join(filter(None, ["trained embedder", content["embedder"]]))
-                if content["has_embedder"]
-                else "none",
-                protocol="; ".join([content["protocol"]["name"], name, *marks]),
-                source="; ".join([f"measured, {path.name}", *content["warnings"]]),
+                method=subject.method,
+                backbone=subject.model,
+                training=trained if subject.has_embedder else "none",
+                protocol="; ".join([record.protocol["name"], name, *marks]),
+                source="; ".join([f"measured, {record.file}", *record.warnings]),
                 is_ours=True,
-                miou={content["benchmark"]: 100 * scores["miou"]},
-                digest=content["protocol"]["hash"],
+                miou={record.benchmark: 100 * scores["miou"]},
+                digest=record.protocol["hash"],
             )
 
 
@@ -127,13 +144,12 @@ def _merge(rows: Sequence[_Row]) -> list[_Row]:
     ]
 
 
-def _notes(contents: Iterable[dict[str, Any]]) -> Iterable[str]:
+def _notes(records: Iterable[ScoreRecord]) -> Iterable[str]:
     """What our protocols leave open and where they knowingly differ from their authors'."""
     found: dict[str, tuple[list[str], list[str]]] = {}
-    for content in contents:
-        protocol = content["protocol"]
-        name = f"{protocol['name']} on {content['benchmark']}"
-        found[name] = (protocol.get("unknown", []), protocol.get("notes", []))
+    for record in records:
+        name = f"{record.protocol['name']} on {record.benchmark}"
+        found[name] = (record.protocol.get("unknown", []), record.protocol.get("notes", []))
     told = {name: parts for name, parts in found.items() if any(parts)}
     if told:
         yield "## Protocols\n"

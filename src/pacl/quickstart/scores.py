@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from pacl.api import Model
@@ -17,17 +15,14 @@ from pacl.datasets.storybook import THINGS
 from pacl.evaluation.alignment import measure_patch_accuracy
 from pacl.evaluation.classification import evaluate_set
 from pacl.evaluation.metrics.segmentation import PatchAccuracy
+from pacl.evaluation.phrases import evaluate_phrases
+from pacl.evaluation.predictor import Predictor
 from pacl.evaluation.probe import TokenChoice, build_probe_scorer
-from pacl.evaluation.segmentation import (
-    SegmentationReport,
-    evaluate_folder,
-    evaluate_phrases,
-    evaluate_segmenter,
-)
-from pacl.inference.segmenter import Segmenter
+from pacl.evaluation.scoreboard import SegmentationReport
+from pacl.evaluation.segmentation import evaluate_folder, evaluate_task
+from pacl.evaluation.task import build_task
 from pacl.modeling.towers.hf import HfClip
 from pacl.quickstart.world import SEGMENT, World, read_phrases
-from pacl.results import Segmentation
 from pacl.text.templates import PAPER7
 
 
@@ -71,21 +66,14 @@ def score_probe(
     classes = torch.arange(len(world.test.labels))
     fine = build_probe_scorer(encoder, probe, tokens, patch_stride_px=SEGMENT.patch_stride_px)
 
-    segmenter = Segmenter(
-        fine,
+    predictor = Predictor(
+        build_task("storybook", world.test, preset=None, config=SEGMENT),
         encoder=encoder,
-        labels=world.test.labels.names,
+        score_patches=fine,
         class_of_name=classes,
         logit_scale=1.0,
-        config=SEGMENT,
     )
-
-    def segment(images: Sequence[Image.Image]) -> list[Segmentation]:
-        return segmenter.segment([segmenter.prepare(image) for image in images])
-
-    segmentation = evaluate_segmenter(
-        segment, world.test, batch_size=SEGMENT.batch_size, protocol={"supervised": True}
-    )
+    [segmentation] = evaluate_task(predictor).values()
     native = build_probe_scorer(encoder, probe, tokens)
     patches = measure_patch_accuracy(native, world.test, encoder=encoder, class_of_name=classes)
     return _row("supervised linear probe", segmentation, patches, top1=None)

@@ -30,7 +30,7 @@ from pacl.datasets.classification import (
     CLASSIFICATION_NAMES,
     SUITE,
     find_classification,
-    load_classification,
+    open_classification,
 )
 from pacl.datasets.classification.caltech import FOLDERS
 from pacl.datasets.classification.dataset import PackedPixels, Split
@@ -46,7 +46,7 @@ from pacl.text.labels import parse_labels
 @pytest.mark.parametrize("name", COPIES)
 def test_reads_the_official_layout(name: str, tmp_path: Path) -> None:
     targets = COPIES[name](tmp_path)
-    data = load_classification(name, tmp_path)
+    data = open_classification(name, root=tmp_path).data
     assert data.test.targets.tolist() == targets
     assert (0 if data.train is None else len(data.train)) == N_TRAIN.get(name, 0)
     for split in (data.test, data.train):
@@ -59,7 +59,7 @@ def test_reads_the_official_layout(name: str, tmp_path: Path) -> None:
 def test_a_copy_is_not_taken_for_the_whole_set(name: str, tmp_path: Path) -> None:
     COPIES[name](tmp_path)
     benchmark = find_classification(name)
-    warnings = benchmark.warnings(load_classification(name, tmp_path))
+    warnings = benchmark.warnings(open_classification(name, root=tmp_path).data)
     assert len(warnings) == (benchmark.n_images is not None) + (
         name not in ("imagenet-v2", "caltech101", "flowers102", "image-folder")
     )
@@ -70,7 +70,7 @@ def test_a_copy_is_not_taken_for_the_whole_set(name: str, tmp_path: Path) -> Non
 def test_a_wrong_root_says_what_to_download(name: str, tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError) as caught:
-            load_classification(name, root)
+            open_classification(name, root=root)
         assert find_classification(name).download in caught.value.fix
         assert str(root) in str(caught.value)
 
@@ -83,18 +83,18 @@ def test_all_pictures_gone(name: str, tmp_path: Path) -> None:
     for path in [*tmp_path.rglob("*.jpg"), *tmp_path.rglob("*.JPEG")]:
         path.unlink()
     with pytest.raises(InputError) as caught:
-        load_classification(name, tmp_path)
+        open_classification(name, root=tmp_path)
     assert find_classification(name).download in caught.value.fix
 
 
 @pytest.mark.parametrize("name", ["food101", "flowers102", "pets", "cars", "dtd"])
 def test_one_picture_gone_is_named(name: str, tmp_path: Path) -> None:
     COPIES[name](tmp_path)
-    data = load_classification(name, tmp_path)
+    data = open_classification(name, root=tmp_path).data
     gone = data.test.pictures.paths[0]  # type: ignore[attr-defined]
     gone.unlink()
     with pytest.raises(InputError, match=f"1 of {len(data.test)} pictures") as caught:
-        load_classification(name, tmp_path)
+        open_classification(name, root=tmp_path)
     assert str(gone) in caught.value.why
 
 
@@ -118,7 +118,7 @@ def test_class_lists_have_the_official_length() -> None:
 def test_labels_can_be_told_apart(tmp_path: Path) -> None:
     for name, copy in COPIES.items():
         copy(tmp_path / name)
-        labels = load_classification(name, tmp_path / name).labels
+        labels = open_classification(name, root=tmp_path / name).data.labels
         assert parse_labels(list(labels.names)).names == labels.names
 
 
@@ -142,11 +142,11 @@ def test_imagenet_without_classes_or_words(tmp_path: Path) -> None:
 
 def test_words_of_ones_own_come_first(tmp_path: Path) -> None:
     copy_variant(tmp_path, "imagenet-r")
-    data = load_classification("imagenet-r", tmp_path)
+    data = open_classification("imagenet-r", root=tmp_path).data
     assert data.labels.names == ("goldfish", "Welsh corgi", "construction crane")
     lines = ("n01443537 gold fish", "n03126707 tower crane", "n02113186 corgi")
     write_lines(tmp_path / "imagenet-r" / "names.txt", *lines)
-    data = load_classification("imagenet-r", tmp_path / "imagenet-r")
+    data = open_classification("imagenet-r", root=tmp_path / "imagenet-r").data
     assert data.labels.names == ("gold fish", "corgi", "tower crane")
 
 
@@ -172,22 +172,22 @@ def test_imagenet_v2_needs_the_whole_list(tmp_path: Path) -> None:
     COPIES["imagenet-v2"](tmp_path)
     write_lines(tmp_path / "LOC_synset_mapping.txt", f"{GOLDFISH} goldfish")
     with pytest.raises(InputError, match="no list of the 1,000 classes"):
-        load_classification("imagenet-v2", tmp_path)
+        open_classification("imagenet-v2", root=tmp_path)
 
 
 def test_caltech_leaves_the_background_out_and_knows_its_folders(tmp_path: Path) -> None:
     copy_caltech(tmp_path)
-    data = load_classification("caltech101", tmp_path / "caltech-101")
+    data = open_classification("caltech101", root=tmp_path / "caltech-101").data
     names = [path.name for path in data.test.pictures.paths]  # type: ignore[attr-defined]
     assert names == ["image_0031.jpg", "image_0032.jpg"]
     save_picture(tmp_path / "caltech-101" / "101_ObjectCategories" / "zebra" / "1.jpg")
     with pytest.raises(InputError, match="zebra"):
-        load_classification("caltech101", tmp_path)
+        open_classification("caltech101", root=tmp_path)
 
 
 def test_cifar_planes_become_colours(tmp_path: Path) -> None:
     copy_cifar10(tmp_path)
-    pixels = np.asarray(load_classification("cifar10", tmp_path).test.pictures.open(0))
+    pixels = np.asarray(open_classification("cifar10", root=tmp_path).data.test.pictures.open(0))
     assert pixels[3, 20].tolist() == [20, 3, 0]
 
 
@@ -198,7 +198,7 @@ def test_pickled_cifar_is_refused(tmp_path: Path) -> None:
     ):
         write_lines(tmp_path / folder / file, "not read")
         with pytest.raises(InputError, match="Python version") as caught:
-            load_classification(name, tmp_path)
+            open_classification(name, root=tmp_path)
         assert "binary.tar.gz" in caught.value.fix
 
 
@@ -207,10 +207,10 @@ def test_cut_cifar_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="cut or damaged"):
-        load_classification("cifar10", tmp_path)
+        open_classification("cifar10", root=tmp_path)
     path.write_bytes(bytes([9]) + cifar_planes())
     with pytest.raises(InputError, match="the class 9, but names for 3"):
-        load_classification("cifar10", tmp_path)
+        open_classification("cifar10", root=tmp_path)
 
 
 def test_matlab_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,16 +218,16 @@ def test_matlab_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tmp_path / "stanford_cars"
     save_struct(base / "cars_test_annos_withlabels.mat", "annotations", fname=["00001.jpg"])
     with pytest.raises(InputError, match="holds no classes"):
-        load_classification("cars", tmp_path)
+        open_classification("cars", root=tmp_path)
     (base / "cars_test_annos_withlabels.mat").write_bytes(b"text")
     with pytest.raises(InputError, match="cannot read"):
-        load_classification("cars", tmp_path)
+        open_classification("cars", root=tmp_path)
     (base / "cars_test_annos_withlabels.mat").unlink()
     with pytest.raises(InputError, match="MATLAB file is missing"):
-        load_classification("cars", tmp_path)
+        open_classification("cars", root=tmp_path)
     save_struct(base / "cars_test_annos_withlabels.mat", "other", fname=["00001.jpg"])
     with pytest.raises(InputError, match="no variable 'annotations'"):
-        load_classification("cars", tmp_path)
+        open_classification("cars", root=tmp_path)
     real_import = builtins.__import__
 
     def without_scipy(name: str, *rest: object, **more: object) -> object:
@@ -237,7 +237,7 @@ def test_matlab_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without_scipy)
     with pytest.raises(EnvironmentProblem, match="scipy") as caught:
-        load_classification("cars", tmp_path)
+        open_classification("cars", root=tmp_path)
     assert caught.value.fix == "pip install scipy"
 
 
@@ -247,30 +247,30 @@ def test_flowers_of_another_set(tmp_path: Path) -> None:
 
     savemat(tmp_path / "flowers-102" / "imagelabels.mat", {"labels": np.array([[103, 1]])})
     with pytest.raises(InputError, match="no classes 1 to 102"):
-        load_classification("flowers102", tmp_path)
+        open_classification("flowers102", root=tmp_path)
     savemat(tmp_path / "flowers-102" / "imagelabels.mat", {"labels": np.array([[3, 1]])})
     with pytest.raises(InputError, match="names image 3, of 2"):
-        load_classification("flowers102", tmp_path)
+        open_classification("flowers102", root=tmp_path)
 
 
 def test_a_list_that_is_none(tmp_path: Path) -> None:
     COPIES["pets"](tmp_path)
     write_lines(tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt", "Abyssinian_2")
     with pytest.raises(InputError, match="no list of the Pets"):
-        load_classification("pets", tmp_path)
+        open_classification("pets", root=tmp_path)
     COPIES["food101"](tmp_path)
     write_lines(tmp_path / "food-101" / "meta" / "test.txt", "pizza/1")
     with pytest.raises(InputError, match="pizza/1"):
-        load_classification("food101", tmp_path)
+        open_classification("food101", root=tmp_path)
     write_lines(tmp_path / "food-101" / "meta" / "test.txt")
     with pytest.raises(InputError, match="is empty"):
-        load_classification("food101", tmp_path)
+        open_classification("food101", root=tmp_path)
 
 
 def test_a_folder_without_splits(tmp_path: Path) -> None:
     for name in ("boat/1.jpg", "red_bus/a/2.png", ".hidden/1.jpg", "empty/notes.txt"):
         save_picture(tmp_path / name) if "notes" not in name else write_lines(tmp_path / name, "")
-    data = load_classification("image-folder", tmp_path)
+    data = open_classification("image-folder", root=tmp_path).data
     assert data.labels.names == ("boat", "red bus")
     assert data.train is None
 
@@ -278,23 +278,23 @@ def test_a_folder_without_splits(tmp_path: Path) -> None:
 def test_words_for_a_folder(tmp_path: Path) -> None:
     COPIES["image-folder"](tmp_path)
     write_lines(tmp_path / "classes.json", '{"red_bus": ["bus", "coach"], "boat": "ship"}')
-    labels = load_classification("image-folder", tmp_path).labels
+    labels = open_classification("image-folder", root=tmp_path).data.labels
     assert labels.names == ("boat", "red_bus")
     assert labels.prompts == (("ship",), ("bus", "coach"))
     write_lines(tmp_path / "classes.json", '{"red_bus": "bus"}')
     with pytest.raises(InputError, match="does not name every class folder"):
-        load_classification("image-folder", tmp_path)
+        open_classification("image-folder", root=tmp_path)
 
 
 def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sub-folders with images"):
-        load_classification("image-folder", tmp_path)
+        open_classification("image-folder", root=tmp_path)
     with pytest.raises(InputError, match="no folder"):
-        load_classification("image-folder", tmp_path / "nowhere")
+        open_classification("image-folder", root=tmp_path / "nowhere")
     COPIES["image-folder"](tmp_path)
     save_picture(tmp_path / "train" / "plane" / "1.jpg")
     with pytest.raises(InputError, match="plane"):
-        load_classification("image-folder", tmp_path)
+        open_classification("image-folder", root=tmp_path)
 
 
 def test_storybook_things_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,14 +302,14 @@ def test_storybook_things_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(storybook, "N_TEST", 14)
     monkeypatch.setattr(storybook, "N_TRAIN", 3)
-    data = load_classification("storybook-things", tmp_path)
+    data = open_classification("storybook-things", root=tmp_path).data
     assert data.labels.names == THINGS
     assert data.test.targets.tolist() == [k % len(THINGS) for k in range(14)]
     assert data.train is not None
     first, other = (np.asarray(split.pictures.open(0)) for split in (data.test, data.train))
     assert (first != other).any()
     shutil.rmtree(tmp_path / "storybook-things" / "train")
-    again = load_classification("storybook-things", tmp_path)
+    again = open_classification("storybook-things", root=tmp_path).data
     assert (np.asarray(again.test.pictures.open(0)) == first).all()
 
 

@@ -5,6 +5,7 @@ The PACL paper reports twelve sets; which they are is unknown. These are our cho
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pacl.datasets.classification.caltech import CALTECH101
@@ -20,6 +21,7 @@ from pacl.datasets.classification.storybook import STORYBOOK_THINGS
 from pacl.datasets.classification.textures import DTD
 from pacl.errors import InputError
 
+DRAWN_IN = Path("runs")
 SUITE: tuple[ClassificationBenchmark, ...] = (
     IMAGENET,
     IMAGENET_A,
@@ -55,15 +57,48 @@ def find_classification(name: str) -> ClassificationBenchmark:
     )
 
 
-def load_classification(name: str, root: str | Path) -> ClassificationData:
-    """A set's pictures and classes, in its official layout on disk.
+@dataclass(frozen=True, eq=False)
+class ClassificationSet:
+    """A classification data set that is there and complete."""
+
+    benchmark: ClassificationBenchmark
+    data: ClassificationData
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return self.benchmark.name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes a score one of other data than the official set."""
+        return self.benchmark.warnings(self.data)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its images are Storybook's."""
+        return self.benchmark is STORYBOOK_THINGS
+
+
+def open_classification(name: str, *, root: Path | None) -> ClassificationSet:
+    """Open a classification data set, in its official layout on disk.
 
     Args:
         name: One of CLASSIFICATION_NAMES.
-        root: The folder it was unpacked in, or one above it that holds several sets.
+        root: The folder it was unpacked in, or one above it that holds several sets. None: for
+            the drawn set only.
 
     Raises:
         InputError: The name is unknown, root does not hold the set, or files are missing.
         EnvironmentProblem: The set's lists are MATLAB files, and scipy is not installed.
     """
-    return find_classification(name).read(Path(root))
+    benchmark = find_classification(name)
+    if root is None:
+        if benchmark is not STORYBOOK_THINGS:
+            raise InputError(
+                f"where is {name}?",
+                fix=f"pacl evaluate {name} --root FOLDER, the folder that holds it",
+            )
+        root = DRAWN_IN
+    return ClassificationSet(benchmark, benchmark.read(root), root)

@@ -78,6 +78,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def n_per_class(self, n_classes: int) -> list[int]:
+        """Count each class's images."""
+        return np.bincount(self.targets, minlength=n_classes).tolist()
+
+    def find_unreadable(self, *, n_images: int = 100) -> InputError | None:
+        """Open some images, spread evenly; returns the error of the first that cannot be read."""
+        n_images = min(n_images, len(self))
+        for k in range(n_images):
+            try:
+                self.pictures.open(k * len(self) // n_images)
+            except InputError as error:
+                return error
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class ClassificationData:

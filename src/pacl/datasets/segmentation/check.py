@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pacl.datasets.segmentation import find_benchmark
 from pacl.datasets.segmentation.dataset import (
     IGNORED,
     Benchmark,
+    BenchmarkDataset,
     MaskItem,
     NotThere,
     Problem,
@@ -47,6 +48,8 @@ class BenchmarkReport:
     n_masks_read: int
     histogram: dict[str, int]
     """Pixels per class over the masks read, and "(ignored)"."""
+    n_images: dict[str, int]
+    """Of the masks read, those that hold a class, by class."""
     strange_ids: dict[int, int]
     """Pixels per raw id that the data set does not have."""
     problems: tuple[Problem, ...]
@@ -54,6 +57,8 @@ class BenchmarkReport:
     warnings: tuple[str, ...]
     """What makes a score one of another set of images."""
     download: str
+    dataset: FolderDataset | BenchmarkDataset | None = field(default=None, repr=False)
+    """The data set, opened; None where its files are not complete."""
 
     @property
     def is_usable(self) -> bool:
@@ -61,17 +66,19 @@ class BenchmarkReport:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self) | {"is_usable": self.is_usable}
+        """The findings as JSON values."""
+        return asdict(replace(self, dataset=None)) | {"is_usable": self.is_usable}
 
-    def require_usable(self) -> None:
-        """Refuse to evaluate what has a problem.
+    def require_usable(self) -> FolderDataset | BenchmarkDataset:
+        """Return the opened data set, if it may be evaluated.
 
         Raises:
-            InputError: with the first problem, its reason and its fix.
+            InputError: It has a problem; the first, with its reason and its fix.
         """
         if self.problems:
             raise self.problems[0].error()
+        assert self.dataset is not None  # what is incomplete has a problem
+        return self.dataset
 
 
 def check_benchmark(
@@ -80,52 +87,73 @@ def check_benchmark(
     *,
     n_masks: int | None = N_MASKS,
     labels: str | Path | Labels | Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> BenchmarkReport:
-    """Look at a data set: counts, missing files, ids, sizes, signs of a wrong conversion.
+    """Open a data set and look at it: counts, missing files, ids, sizes, wrong conversions.
 
     Args:
-        name: a benchmark, or "folder" for images/ and masks/ of one's own.
-        root: as for `load_benchmark`.
-        n_masks: masks to read, spread evenly over the set; None reads all.
-        labels: class names for "folder".
+        name: A benchmark, or "folder" for images/ and masks/ of one's own.
+        root: As for `load_benchmark`.
+        n_masks: Masks to read, spread evenly over the set; None reads all.
+        labels: Class names for "folder".
+        on_progress: Called with the masks read and the masks to read.
 
     Raises:
-        InputError: there is no such benchmark. Everything else is in the report.
+        InputError: There is no such benchmark. Everything else is in the report.
     """
     root = Path(root)
-    try:
-        benchmark = _folder(root, labels) if name == "folder" else find_benchmark(name)
-    except InputError as error:
-        if name != "folder":
-            raise
-        return _failed(name, root, (), error, fix=error.fix)
+    if name == "folder":
+        try:
+            folder = FolderDataset(root, labels=labels)
+        except InputError as error:
+            return _failed(name, root, (), error, fix=error.fix)
+        benchmark = _as_benchmark(folder)
+        return _check(root, benchmark, folder, folder.items, None, n_masks, on_progress)
+    benchmark = find_benchmark(name)
     try:
         items = benchmark.find_items(root)
     except PaclError as error:
         return _failed(name, root, benchmark.n_images, error, fix=benchmark.download)
     missing = missing_files(items, benchmark.download)
-    whole = [i for i in items if i.image_path.is_file() and i.mask_path.is_file()]
-    sample = _spread(whole, n_masks)
-    counts, file_problems = _read_masks(sample, len(benchmark.class_names))
-    strange = {raw: n for raw, n in counts.items() if raw not in benchmark.class_of_raw}
-    found = [
-        missing,
-        benchmark.explain_counts(counts)
+    dataset = BenchmarkDataset(benchmark, root, items=items) if missing is None else None
+    if missing is not None:
+        items = tuple(i for i in items if i.image_path.is_file() and i.mask_path.is_file())
+    return _check(root, benchmark, dataset, items, missing, n_masks, on_progress)
+
+
+def _check(
+    root: Path,
+    benchmark: Benchmark,
+    dataset: FolderDataset | BenchmarkDataset | None,
+    items: Sequence[MaskItem],
+    missing: Problem | None,
+    n_masks: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> BenchmarkReport:
+    """Read masks of what is there; a folder's sizes were compared when it was opened."""
+    sample = _spread(items, n_masks)
+    is_sized = isinstance(dataset, FolderDataset)
+    found = _read_masks(sample, benchmark, is_sized, on_progress)
+    strange = {raw: n for raw, n in found.counts.items() if raw not in benchmark.class_of_raw}
+    problem = (
+        benchmark.explain_counts(found.counts)
         or _strange(benchmark, strange)
-        or _nothing_to_score(benchmark, counts),
-    ]
+        or _nothing_to_score(benchmark, found.counts)
+    )
     return BenchmarkReport(
-        name=name,
+        name=benchmark.name,
         root=str(root),
         is_there=True,
-        n_found=len(whole),
+        n_found=len(items),
         n_expected=benchmark.n_images,
         n_masks_read=len(sample),
-        histogram=_histogram(benchmark, counts),
+        histogram=_histogram(benchmark, found.counts),
+        n_images={name: found.n_images[k] for k, name in enumerate(benchmark.class_names)},
         strange_ids=strange,
-        problems=(*(problem for problem in found if problem is not None), *file_problems),
-        warnings=_warnings(benchmark, len(whole)),
+        problems=(*(each for each in (missing, problem) if each is not None), *found.problems),
+        warnings=_warnings(benchmark, len(items)),
         download=benchmark.download,
+        dataset=dataset,
     )
 
 
@@ -140,39 +168,54 @@ def _nothing_to_score(benchmark: Benchmark, counts: Mapping[int, int]) -> Proble
     )
 
 
-def _folder(root: Path, labels: str | Path | Labels | Sequence[str] | None) -> Benchmark:
+def _as_benchmark(folder: FolderDataset) -> Benchmark:
     """A user's folder, in the terms of a benchmark."""
-    dataset = FolderDataset(root, labels=labels)
-    names = dataset.labels.names
+    names = folder.labels.names
     return Benchmark(
         name="folder",
-        title=f"the folder {root}",
+        title=f"the folder {folder.root}",
         class_names=names,
         synonyms={},
         background_words=(),
         class_of_raw={
             **{raw: raw for raw in range(len(names))},
-            **dict.fromkeys(dataset.ignore_labels, IGNORED),
+            **dict.fromkeys(folder.ignore_labels, IGNORED),
         },
         n_images=(),
-        find_items=lambda _: tuple(MaskItem(i.image_path, i.mask_path) for i in dataset.items),
+        find_items=lambda _: folder.items,
         explain_counts=lambda _: None,
         download='name them in classes.json: {"labels": [...], "ignore": [...]}',
     )
 
 
+@dataclass(frozen=True)
+class _Masks:
+    """What some masks hold."""
+
+    counts: Counter[int]
+    """Pixels per raw id."""
+    n_images: Counter[int | None]
+    """Masks that hold a class, by its id."""
+    problems: tuple[Problem, ...]
+    """The first problem of each kind that a file has by itself."""
+
+
 def _read_masks(
-    items: Sequence[MaskItem], n_classes: int
-) -> tuple[Counter[int], tuple[Problem, ...]]:
-    """Pixels per raw id, and the first problem of each kind that a file has by itself."""
+    items: Sequence[MaskItem],
+    benchmark: Benchmark,
+    is_sized: bool,
+    on_progress: Callable[[int, int], None] | None,
+) -> _Masks:
     counts: Counter[int] = Counter()
+    n_images: Counter[int | None] = Counter()
+    n_classes = len(benchmark.class_names)
     unreadable: list[Problem] = []
     misfits: list[Problem] = []
     narrow: list[Problem] = []
-    for item in items:
+    for n_read, item in enumerate(items, start=1):
         try:
             mask = open_mask(item.mask_path)
-            image_size = read_size(item.image_path)
+            image_size = mask.shape if is_sized else read_size(item.image_path)
         except InputError as error:
             unreadable.append(_problem(error))
             continue
@@ -180,9 +223,13 @@ def _read_masks(
             misfits.append(wrong_size(item, mask.shape, image_size))
         if n_classes > MAX_CLASSES_8_BIT and _is_8_bit(item.mask_path):
             narrow.append(_too_narrow(item.mask_path, n_classes))
-        counts.update(_count_ids(mask))
+        of_mask = _count_ids(mask)
+        counts.update(of_mask)
+        n_images.update({benchmark.class_of_raw.get(raw) for raw in of_mask})
+        if on_progress is not None:
+            on_progress(n_read, len(items))
     firsts = (group[0] for group in (unreadable, misfits, narrow) if group)
-    return counts, tuple(firsts)
+    return _Masks(counts, n_images, tuple(firsts))
 
 
 def _count_ids(mask: Int64[np.ndarray, "H W"]) -> dict[int, int]:
@@ -257,6 +304,7 @@ def _failed(
         n_expected=n_expected,
         n_masks_read=0,
         histogram={},
+        n_images={},
         strange_ids={},
         problems=(_problem(error),),
         warnings=(),

@@ -74,31 +74,36 @@ class BenchmarkDataset:
     """The images and masks of a benchmark; `labels` are its plain class names.
 
     Args:
-        benchmark: the definition.
-        root: the folder that holds the data set as it was unpacked, or a folder above it.
+        benchmark: The definition.
+        root: The folder that holds the data set as it was unpacked, or a folder above it.
+        items: What `benchmark.find_items` found there, every file of it present; None: found now.
 
     Attributes:
-        labels: the classes; id k is `labels.names[k]`; each name is its own only prompt.
+        labels: The classes; id k is `labels.names[k]`; each name is its own only prompt.
         ignore_labels: (255,), what `read_mask` puts for pixels that are not scored.
-        ignore_label: the same as one number.
-        items: image and mask files, in a fixed order.
+        ignore_label: The same as one number.
+        items: Image and mask files, in a fixed order.
 
     Raises:
-        InputError: root does not hold the data set, or files are missing.
+        InputError: `root` does not hold the data set, or files are missing.
     """
 
-    def __init__(self, benchmark: Benchmark, root: str | Path) -> None:
+    def __init__(
+        self, benchmark: Benchmark, root: str | Path, *, items: tuple[MaskItem, ...] | None = None
+    ) -> None:
         self.benchmark = benchmark
         self.root = Path(root)
-        self.items = benchmark.find_items(self.root)
+        if items is None:
+            items = benchmark.find_items(self.root)
+            problem = missing_files(items, benchmark.download)
+            if problem is not None:
+                raise problem.error()
+        self.items = items
         names = benchmark.class_names
         self.labels = Labels(names=names, prompts=tuple((name,) for name in names))
         self.ignore_label = IGNORE_LABEL
         self.ignore_labels = (IGNORE_LABEL,)
         self._class_table = _build_table(benchmark.class_of_raw)
-        problem = missing_files(self.items, benchmark.download)
-        if problem is not None:
-            raise problem.error()
 
     def __len__(self) -> int:
         return len(self.items)
