@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pacl.errors import EnvironmentProblem
+from pacl.results.writers.overlay import LegendEntry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,14 +21,23 @@ Panel = tuple[str, Image.Image]
 _INK = "#26262a"
 
 
-def draw_sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
+def draw_sheet(
+    rows: Sequence[Sequence[Panel]], path: Path, *, legend: Sequence[LegendEntry] = ()
+) -> None:
     """Draw rows of titled images; rows may differ in length.
 
+    Args:
+        rows: Images of about the first one's shape.
+        path: The image to write.
+        legend: Words and their RGB colours, below the rows.
+
     Raises:
-        EnvironmentProblem: The package matplotlib is not installed.
+        EnvironmentProblem: matplotlib is not installed.
     """
     n_columns = max(map(len, rows))
-    figure = _new_figure(1.55 * n_columns, 1.75 * len(rows))
+    first = rows[0][0][1]
+    height_in = 1.55 * first.height / first.width + 0.2
+    figure = _new_figure(1.55 * n_columns, height_in * len(rows) + 0.3 * bool(legend))
     axes = figure.subplots(len(rows), n_columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -35,6 +45,21 @@ def draw_sheet(rows: Sequence[Sequence[Panel]], path: Path) -> None:
         for axis, (title, image) in zip(row, panels, strict=False):
             axis.imshow(image, interpolation="nearest")
             axis.set_title(title, fontsize=9, color=_INK, pad=3)
+    if legend:
+        from matplotlib.patches import Patch
+
+        swatches = [
+            Patch(color="#{:02x}{:02x}{:02x}".format(*rgb), label=word) for word, rgb in legend
+        ]
+        figure.legend(
+            handles=swatches,
+            loc="outside lower center",
+            ncols=len(legend),
+            frameon=False,
+            fontsize=8,
+            handlelength=1,
+            columnspacing=1,
+        )
     figure.savefig(path, dpi=110, facecolor="white")
 
 
