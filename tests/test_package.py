@@ -7,7 +7,9 @@ import pickle
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,18 @@ def test_a_users_script_type_checks_under_pyright_strict(tmp_path: Path) -> None
         check=False,
     )
     assert run.returncode == 0, run.stdout
+
+
+def test_lowest_versions_are_those_that_pyproject_claims(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    groups = {name: v for name, v in project["optional-dependencies"].items() if name != "dev"}
+    claimed = "\n".join([*project["dependencies"], *chain.from_iterable(groups.values())])
+    found: dict[str, str] = dict(re.findall(r"^([\w-]+)>=([\d.]+)", claimed, re.M))
+    constraints = (repository / ".github" / "lowest.txt").read_text()
+    lowest: dict[str, str] = dict(re.findall(r"^([\w-]+)==(.+)$", constraints, re.M))
+    assert lowest.keys() == found.keys()
+    for name, version in found.items():
+        assert f"{lowest[name]}.0".startswith(f"{version}."), name
 
 
 def test_citation_names_this_version(repository: Path) -> None:
