@@ -124,7 +124,7 @@ class Pacl(nn.Module):
 
     def _uncommon_settings(self) -> dict[str, Any]:
         """Settings of an objective other than the paper's; none for PACL's own."""
-        settings = {} if self.pooling == "pacl" else {"pooling": self.pooling}
+        settings: dict[str, Any] = {} if self.pooling == "pacl" else {"pooling": self.pooling}
         if self.null_similarity is not None:
             settings["null_similarity"] = self.null_similarity
         return settings
