@@ -170,6 +170,51 @@ def sample_texts(table: TextTable, rows: np.ndarray, *, seed: int, step: int) ->
     return TextBatch(ids=np.concatenate([caption_ids, noun_ids]), positives=positives)
 
 
+def find_false_negatives(
+    table: TextTable, rows: np.ndarray, caption_ids: np.ndarray, *, by_nouns: bool
+) -> Bool[Tensor, "B B"]:
+    """Mark the captions of a step that may describe an image of the step as well as its own does.
+
+    Args:
+        table: The numbered texts.
+        rows: Image rows of the step.
+        caption_ids: Per image, the number of the caption that was drawn for it.
+        by_nouns: Whether a caption with nouns, all of which the image's captions name, counts as
+            well; else only a caption that the image has itself.
+
+    Returns:
+        True at (i, j) where caption j may describe image i; on the diagonal in any case.
+    """
+    known = np.stack([np.isin(caption_ids, table.captions_of_image[row]) for row in rows])
+    if by_nouns:
+        of_captions = [table.nouns_of_caption[caption] for caption in caption_ids]
+        nouns = np.unique(np.concatenate(of_captions))
+        in_caption = np.stack([np.isin(nouns, of) for of in of_captions])
+        unnamed = np.stack([~np.isin(nouns, table.nouns_of_image[row]) for row in rows])
+        n_unnamed = unnamed.astype(np.float32) @ in_caption.T.astype(np.float32)
+        known |= (n_unnamed == 0) & in_caption.any(axis=1)
+    return torch.from_numpy(known)
+
+
+def sample_patches(
+    n_images: int, n_patches: int, n_kept: int, *, seed: int, step: int
+) -> Int64[Tensor, "B kept"]:
+    """Draw the patches of each image of a whole batch that a step is trained on.
+
+    Args:
+        n_images: Images of the step, of all processes together.
+        n_patches: Patches of an image.
+        n_kept: Patches to draw; capped to those there are.
+        seed: Seed of the run.
+        step: Step number from 0.
+
+    Returns:
+        Patch numbers, each at most once per image, ascending.
+    """
+    order = torch.rand(n_images, n_patches, generator=torch_stream(seed, "patch subset", step))
+    return order.argsort(dim=1)[:, :n_kept].sort(dim=1).values
+
+
 def texts_of_run(
     table: TextTable, *, batch_size: int, seed: int, n_steps: int
 ) -> Int64[np.ndarray, " used"]:

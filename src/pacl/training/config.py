@@ -26,6 +26,12 @@ PAPER: dict[str, Any] = {
     "noun_weight": 1.0,
     "templates": "paper7",
     "augment": "none",
+    "pooling": "pacl",
+    "null_token": "none",
+    "loss": "contrastive",
+    "false_negatives": "keep",
+    "noun_weight_end": None,
+    "patches_per_image": None,
 }
 """Every value the paper publishes (docs/method.md says which are quoted and which unknown)."""
 
@@ -119,6 +125,25 @@ class TrainConfig:
     """Temperature τ_p of the softmax over patches; 1 is the paper's. Low: an image is judged by
     the few patches that fit a text best."""
 
+    pooling: Literal["pacl", "mean", "max", "sparse", "own-caption"] = "pacl"
+    """How an image's patches are pooled for a text: pacl (the paper's), mean (CLIP's), max (FILIP's
+    best patch), sparse (SPARC's weights); own-caption, which is another objective: an image is
+    pooled for its own caption only. Classifying uses the same."""
+
+    null_token: Literal["none", "zero", "learn"] = "none"
+    """pacl pooling: a token beside the patches that takes what no patch fits, with cosine 0 to
+    every text, or a learned one."""
+
+    patches_per_image: int | None = None
+    """Random patches of each image that a step is trained on, others every time; none: all."""
+
+    loss: Literal["contrastive", "sigmoid"] = "contrastive"
+    """contrastive: CLIP's (the paper's). sigmoid: SigLIP's, with a learned bias."""
+
+    false_negatives: Literal["keep", "equal", "nouns"] = "keep"
+    """Captions of other images that may describe an image as well: keep them as negatives; leave
+    out equal captions; or leave out all whose nouns the image's captions name."""
+
     token_kind: str = "clip"
     """Last block of the frozen encoder: clip, maskclip, sclip, clearclip or naclip."""
 
@@ -131,6 +156,9 @@ class TrainConfig:
     noun_weight: float = 10.0
     """Weight of the noun loss beside the caption loss; 0 leaves nouns out."""
 
+    noun_weight_end: float | None = None
+    """Noun weight at the end of training, reached along a line; none: it stays as it is."""
+
     templates: str = "paper7"
     """Prompt templates that nouns are put in: paper7, simple or imagenet80."""
 
@@ -138,7 +166,10 @@ class TrainConfig:
     """Whether the logit scale is learned (clamped at 100) or stays at its first value."""
 
     logit_scale_init: float | None = None
-    """First value of the logit scale; none: the checkpoint's own."""
+    """First value of the logit scale; none: the checkpoint's own, or 20 with the sigmoid loss."""
+
+    logit_bias_init: float = -10.0
+    """First value of the sigmoid loss's bias."""
 
     augment: Literal["none", "flip", "crop"] = "none"
     """Images encoded in the step: flip left and right, or flip and crop (70 to 100 % of the area).
@@ -200,6 +231,7 @@ def _check(config: TrainConfig) -> None:
             fix=f"--trainable {'embedder' if config.objective == 'pacl' else 'all'}",
         )
     _check_images(config)
+    _check_objective(config)
     limits = {
         "batch_size": config.batch_size >= 2,
         "epochs": config.epochs >= 1,
@@ -210,6 +242,8 @@ def _check(config: TrainConfig) -> None:
         "workers": config.workers >= 1,
         "patch_temperature": config.patch_temperature > 0,
         "noun_weight": config.noun_weight >= 0,
+        "noun_weight_end": config.noun_weight_end is None or config.noun_weight_end >= 0,
+        "patches_per_image": config.patches_per_image is None or config.patches_per_image >= 1,
         "logit_scale_init": config.logit_scale_init is None or 0 < config.logit_scale_init <= 100,
         "keep_patches": 0 < config.keep_patches <= 1,
         "image_size": config.image_size is None or config.image_size >= 1,
@@ -231,4 +265,26 @@ def _check_images(config: TrainConfig) -> None:
     if config.keep_patches < 1 and config.objective == "pacl":
         raise InputError(
             "keep_patches: patches are dropped in the clip objective only", fix="--keep-patches 1"
+        )
+
+
+def _check_objective(config: TrainConfig) -> None:
+    defaults = {field.name: field.default for field in fields(config)}
+    of_patches = ("pooling", "null_token", "patches_per_image")
+    changed = [name for name in of_patches if getattr(config, name) != defaults[name]]
+    if config.objective == "clip" and changed:
+        raise InputError(
+            f"{changed[0]}: the clip objective scores whole images, not patches",
+            fix="--objective pacl",
+        )
+    if config.pooling != "pacl" and config.null_token != "none":
+        raise InputError(
+            f"null_token: {config.pooling} pooling has no softmax that it could take part in",
+            fix="--null-token none",
+        )
+    if not config.noun_weight and (config.noun_weight_end or config.false_negatives == "nouns"):
+        raise InputError(
+            "noun_weight: at 0 no nouns are read from the captions",
+            why="--noun-weight-end and --false-negatives nouns need them",
+            fix="a small --noun-weight, such as 0.01",
         )

@@ -23,13 +23,12 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import FrozenClip
 from pacl.modeling.towers.hf import HfClip
 from pacl.runtime import distributed
-from pacl.training.batches import torch_stream
+from pacl.training.batches import sample_patches, torch_stream
 from pacl.training.images import augment_images
 
 TEXT_CHUNK = 256
@@ -141,11 +140,18 @@ class PaclObjective:
     """See `augment_images`; for images that are encoded in the step."""
     batch_size: int
     """Images of a step, of all processes together."""
+    patches_per_image: int | None = None
+    """Random patches of each image that a step is trained on; None: all."""
+    null_similarity: nn.Parameter | None = None
+    """The null token's cosine where it is learned."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The embedder's."""
-        return dict(_embedder_of(self.model).named_parameters())
+        """The embedder's, and the null token's cosine."""
+        named = dict(_embedder_of(self.model).named_parameters())
+        if self.null_similarity is not None:
+            named["null_similarity"] = self.null_similarity
+        return named
 
     @property
     def logit_scale(self) -> float:
@@ -153,11 +159,19 @@ class PaclObjective:
         return self.model.encoder.logit_scale
 
     def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
-        """Encode decoded images to patch tokens; cached tokens are taken as they are."""
+        """Encode decoded images to patch tokens, or take cached ones; all patches or a few."""
+        tokens = images if images.dtype != torch.uint8 else self._encode(images, step)
+        if self.patches_per_image is None:
+            return tokens.to(self.model.device)
+        kept = sample_patches(
+            self.batch_size, tokens.shape[1], self.patches_per_image, seed=self.seed, step=step
+        )[distributed.own_share(self.batch_size)]
+        in_order = torch.arange(len(kept))[:, None]
+        return tokens[in_order.to(tokens.device), kept.to(tokens.device)].to(self.model.device)
+
+    def _encode(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
         model, encoder = self.model, self.model.encoder
         images = images.to(encoder.device)
-        if images.dtype != torch.uint8:
-            return images
         n, share = self.batch_size, distributed.own_share(self.batch_size)
         draws = torch_stream(self.seed, "augment", step)
         images = augment_images(images, self.augment, draws, n_batch=n, share=share)
@@ -166,17 +180,33 @@ class PaclObjective:
 
     def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "b C"]:
         """Compatibility of every image with every text."""
-        return score_tokens(self.model, image_side, text_embeds)
+        own = None
+        if self.model.pooling == "own-caption":
+            own = torch.arange(self.batch_size)[distributed.own_share(self.batch_size)]
+        return score_tokens(
+            self.model,
+            image_side,
+            text_embeds,
+            null_similarity=self.null_similarity,
+            own_texts=own,
+        )
 
     def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
         """Write the embedder and what it belongs to."""
         self.model.logit_scale = logit_scale
         self.model.training_facts = training
+        if self.null_similarity is not None:
+            self.model.null_similarity = self.null_similarity.item()
         self.model.save_pretrained(directory)
 
 
 def score_tokens(
-    model: Pacl, patch_tokens: Float[Tensor, "B T E"], text_embeds: Float[Tensor, "C D"]
+    model: Pacl,
+    patch_tokens: Float[Tensor, "B T E"],
+    text_embeds: Float[Tensor, "C D"],
+    *,
+    null_similarity: Tensor | None = None,
+    own_texts: Int64[Tensor, " B"] | None = None,
 ) -> Float[Tensor, "B C"]:
     """Embed patch tokens and compare them with texts, in chunks of images where they are many.
 
@@ -188,14 +218,15 @@ def score_tokens(
     per_image = patch_tokens.shape[1] * (embedder.hidden + 2 * embedder.joint_width)
     n_at_once = max(1, ACTIVATIONS_KEPT // per_image)
 
-    def score(tokens: Tensor) -> Tensor:
-        return patch_compatibility(
-            model.embed_tokens(tokens), text_embeds, patch_temperature=model.patch_temperature
+    def score(tokens: Tensor, own: Tensor | None) -> Tensor:
+        return model.compatibility(
+            model.embed_tokens(tokens), text_embeds, null_similarity=null_similarity, own_texts=own
         )
 
     if len(patch_tokens) <= n_at_once:
-        return score(patch_tokens)
+        return score(patch_tokens, own_texts)
     chunks = patch_tokens.split(n_at_once)
+    own_of = [None] * len(chunks) if own_texts is None else own_texts.split(n_at_once)
     again = partial(
         checkpoint,
         score,
@@ -203,7 +234,7 @@ def score_tokens(
         preserve_rng_state=False,
         context_fn=partial(create_selective_checkpoint_contexts, _keep_compatibility),
     )
-    return torch.cat([again(chunk) for chunk in chunks])
+    return torch.cat([again(chunk, own) for chunk, own in zip(chunks, own_of, strict=True)])
 
 
 def _embedder_of(model: Pacl) -> VisionEmbedder:

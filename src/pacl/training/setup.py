@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pacl.data.pairs import PairSource, read_pairs
 from pacl.errors import InputError
@@ -238,8 +238,19 @@ def _build_objective(
         patch_temperature=config.patch_temperature,
         token_kind=config.token_kind,
         token_layer=config.token_layer,
+        pooling=config.pooling,
+        null_similarity=None if config.null_token == "none" else 0.0,
     )
-    return PaclObjective(model, encode_texts, config.seed, config.augment, batch_size)
+    is_learned = config.null_token == "learn"
+    return PaclObjective(
+        model,
+        encode_texts,
+        config.seed,
+        config.augment,
+        batch_size,
+        patches_per_image=config.patches_per_image,
+        null_similarity=nn.Parameter(torch.zeros((), device=model.device)) if is_learned else None,
+    )
 
 
 def _build_embedder(config: TrainConfig, encoder: HfClip) -> VisionEmbedder:

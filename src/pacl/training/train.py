@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from pacl.errors import PaclError
 from pacl.modeling.compatibility import NotFiniteError
-from pacl.modeling.loss import contrastive_loss_across_ranks
+from pacl.modeling.loss import contrastive_loss_across_ranks, sigmoid_loss
 from pacl.runtime import distributed
 from pacl.runtime.distributed import sum_gradients
 from pacl.runtime.files import disk_problems_named, replace_directory
 from pacl.runtime.interrupts import interrupts_noted
-from pacl.training.batches import count_steps_per_epoch, sample_texts
+from pacl.training.batches import count_steps_per_epoch, find_false_negatives, sample_texts
 from pacl.training.checkpoint import (
     check_same_data,
     cut_metrics,
@@ -40,9 +40,12 @@ from pacl.training.checkpoint import (
     save_trainer_state,
 )
 from pacl.training.config import TrainConfig
+from pacl.training.objectives import Objective
 from pacl.training.setup import OnEncoded, Setup, prepare
 
 MAX_LOGIT_SCALE = 100.0
+SIGMOID_SCALE = 20.0
+"""Where the logit scale starts with the sigmoid loss (SAIL, arXiv 2412.04616)."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,14 @@ def train(
     numbers = torch.arange(batch_size, device=setup.device)
     n_steps, steps_per_epoch = setup.n_steps, count_steps_per_epoch(setup.n_images, batch_size)
     facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
-    first_scale = config.logit_scale_init or objective.logit_scale
+    first_scale = config.logit_scale_init or _usual_scale(config, objective)
     log_scale = nn.Parameter(torch.tensor(first_scale, device=setup.device).log())
+    bias = nn.Parameter(torch.tensor(config.logit_bias_init, device=setup.device))
     parameters = dict(objective.parameters)
     if config.logit_scale == "learn":
         parameters["log_logit_scale"] = log_scale
+    if config.loss == "sigmoid":
+        parameters["logit_bias"] = bias
     optimiser = _build_optimiser(parameters, config)
 
     # Where an earlier run stopped, and all processes begin.
@@ -161,13 +167,18 @@ def train(
                 text_embeds = objective.encode_texts(texts.ids)
                 compatibility = objective.score(image_side, text_embeds)
             of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
-            loss_captions = contrastive_loss_across_ranks(
-                of_captions, log_scale.exp(), positives=numbers[share, None] == numbers
-            )
-            loss_nouns = contrastive_loss_across_ranks(
-                of_nouns, log_scale.exp(), positives=texts.positives[share].to(setup.device)
-            )
-            loss = loss_captions + config.noun_weight * loss_nouns
+            left_out = None
+            if config.false_negatives != "keep":
+                by_nouns = config.false_negatives == "nouns"
+                ids = texts.ids[:batch_size]
+                left_out = find_false_negatives(setup.table, rows, ids, by_nouns=by_nouns)
+                left_out = left_out[share].to(setup.device)
+            loss_of = _sigmoid(bias) if config.loss == "sigmoid" else contrastive_loss_across_ranks
+            own = numbers[share, None] == numbers
+            loss_captions = loss_of(of_captions, log_scale.exp(), positives=own, left_out=left_out)
+            named = texts.positives[share].to(setup.device)
+            loss_nouns = loss_of(of_nouns, log_scale.exp(), positives=named)
+            loss = loss_captions + noun_weight(step, n_steps, config) * loss_nouns
 
             # The step.
             lr = config.lr * learning_rate_factor(step, n_steps, config.warmup)
@@ -249,6 +260,27 @@ def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) 
         is_stopped=False,
         notes=("this run was finished before; nothing was left to do",),
     )
+
+
+def _usual_scale(config: TrainConfig, objective: Objective) -> float:
+    return SIGMOID_SCALE if config.loss == "sigmoid" else objective.logit_scale
+
+
+def _sigmoid(bias: Tensor) -> Callable[..., Tensor]:
+    """The sigmoid loss, called as the contrastive one is."""
+
+    def loss(compatibility: Tensor, logit_scale: Tensor, **pairs: Tensor | None) -> Tensor:
+        return sigmoid_loss(compatibility, logit_scale, bias, **pairs)  # type: ignore[arg-type]
+
+    return loss
+
+
+def noun_weight(step: int, n_steps: int, config: TrainConfig) -> float:
+    """Weight of the noun loss: on a line from its first value to its last, or constant."""
+    if config.noun_weight_end is None:
+        return config.noun_weight
+    done = step / max(1, n_steps - 1)
+    return config.noun_weight + (config.noun_weight_end - config.noun_weight) * done
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
