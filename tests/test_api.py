@@ -15,11 +15,11 @@ from torch import Tensor
 
 import pacl
 from checkpoints import write_clip
-from pacl import api
 from pacl.api import Model
 from pacl.data.sources import Source
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
+from pacl.inference.stream import is_out_of_memory
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
 
@@ -179,7 +179,7 @@ def test_stream_lets_a_defect_surface(
     ],
 )
 def test_out_of_memory_is_told_from_a_defect(error: Any, is_memory: bool) -> None:
-    assert api._is_out_of_memory(error) == is_memory
+    assert is_out_of_memory(error) == is_memory
 
 
 def test_stream_refuses_at_once(model: Model, photos: Path) -> None:

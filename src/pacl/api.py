@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from pacl.data.images import ImageLike, read_image
-from pacl.data.sources import Places, Source, find_sources
+from pacl.data.sources import Places, find_sources
 from pacl.errors import InputError
 from pacl.inference.classifier import Classification, class_probabilities
 from pacl.inference.config import SegmentConfig
-from pacl.inference.segmenter import Prepared, Segmenter, build_scorer, check_config
+from pacl.inference.segmenter import Segmenter, build_scorer, check_config
+from pacl.inference.stream import stream_segmentations
 from pacl.inference.vocabulary import Vocabulary
 from pacl.inference.windows import PatchScorer
 from pacl.modeling import pacl as models
@@ -27,7 +26,6 @@ from pacl.modeling.names import DEFAULT_ENGINE, STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
-from pacl.runtime.prefetch import N_THREADS, prefetch
 from pacl.text.labels import Labels, parse_labels
 from pacl.text.templates import PAPER7
 
@@ -188,7 +186,7 @@ class Model:
         if batch_size is not None:
             config = replace(config, batch_size=batch_size)
         segmenter = self._segmenter(self.vocabulary(labels), config)
-        return _stream(segmenter, find_sources(sources), config.batch_size)
+        return stream_segmentations(segmenter, find_sources(sources), config.batch_size)
 
     def classify(
         self,
@@ -264,44 +262,3 @@ def is_on_storybook(model: Model) -> bool:
         return False
     source = find_source(model.pacl.vision.source)
     return Path(source).resolve() == Path(embedded).resolve()
-
-
-def _stream(
-    segmenter: Segmenter, sources: Sequence[Source], batch_size: int
-) -> Iterator[Segmentation | Failure]:
-    batches = (sources[k : k + batch_size] for k in range(0, len(sources), batch_size))
-    with closing(prefetch(partial(_prepare, segmenter), batches, workers=N_THREADS)) as reading:
-        for _, batch in reading:
-            yield from _segment_batch(segmenter, batch)
-
-
-def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:
-    """Open and resize one image, in a thread."""
-    try:
-        return segmenter.prepare(source.open(), source.name)
-    except InputError as error:
-        return Failure(source.name, str(error))
-
-
-def _segment_batch(
-    segmenter: Segmenter, batch: Sequence[Prepared | Failure]
-) -> list[Segmentation | Failure]:
-    """Segment what could be read; where memory runs out, one by one to find what fits."""
-    ready = [each for each in batch if isinstance(each, Prepared)]
-    try:
-        results = iter(segmenter.segment(ready))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        if len(batch) == 1:
-            return [Failure(str(ready[0].source), f"out of memory: {error}")]
-    else:
-        return [each if isinstance(each, Failure) else next(results) for each in batch]
-    return [_segment_batch(segmenter, [each])[0] for each in batch]
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Tell a full memory from a defect: torch's CPU allocator raises a plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)

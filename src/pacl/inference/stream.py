@@ -1,0 +1,64 @@
+"""Many images one after the other: reading ahead, and going on where one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
+
+import torch
+
+from pacl.data.sources import Source
+from pacl.errors import InputError
+from pacl.inference.segmenter import Prepared, Segmenter
+from pacl.results import Segmentation
+from pacl.results.segmentation import Failure
+from pacl.runtime.prefetch import N_THREADS, prefetch
+
+
+def stream_segmentations(
+    segmenter: Segmenter, sources: Sequence[Source], batch_size: int
+) -> Iterator[Segmentation | Failure]:
+    """Segment sources in order, one batch at a time; see `pacl.api.Model.stream`.
+
+    Args:
+        segmenter: Prepares images in threads, and segments them.
+        sources: Opened in threads, while the batch before is segmented.
+        batch_size: Images that are segmented together.
+    """
+    batches = (sources[k : k + batch_size] for k in range(0, len(sources), batch_size))
+    with closing(prefetch(partial(_prepare, segmenter), batches, workers=N_THREADS)) as reading:
+        for _, batch in reading:
+            yield from _segment_batch(segmenter, batch)
+
+
+def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:
+    """Open and resize one image, in a thread."""
+    try:
+        return segmenter.prepare(source.open(), source.name)
+    except InputError as error:
+        return Failure(source.name, str(error))
+
+
+def _segment_batch(
+    segmenter: Segmenter, batch: Sequence[Prepared | Failure]
+) -> list[Segmentation | Failure]:
+    """Segment what could be read; where memory runs out, one by one to find what fits."""
+    ready = [each for each in batch if isinstance(each, Prepared)]
+    try:
+        results = iter(segmenter.segment(ready))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            return [Failure(str(ready[0].source), f"out of memory: {error}")]
+    else:
+        return [each if isinstance(each, Failure) else next(results) for each in batch]
+    return [_segment_batch(segmenter, [each])[0] for each in batch]
+
+
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Tell a full memory from a defect: torch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
