@@ -32,7 +32,8 @@ class Evaluate:
     """voc20, voc21, context59, context60, coco-object, coco-stuff171, ade150, cityscapes; a folder
     of images/NAME.jpg, masks/NAME.png and class names (classes.json, classes.txt, or a known
     folder name such as camvid); or storybook: 300 drawn scenes that no training saw. Or
-    classification data sets: imagenet, cifar10, food101, pets, ... (docs/benchmarks.md)."""
+    classification data sets: imagenet, cifar10, food101, pets, ... (docs/benchmarks.md).
+    Or a table of captions (.csv, .tsv, .jsonl), for retrieval."""
 
     all: bool = False
     """Every segmentation benchmark found under --root."""

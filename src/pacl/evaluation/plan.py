@@ -23,13 +23,19 @@ from pacl.datasets.segmentation.open import (
 from pacl.errors import InputError
 from pacl.evaluation.accuracy import measure_classification
 from pacl.evaluation.records import Subject
+from pacl.evaluation.retrieval import (
+    TABLE_SUFFIXES,
+    RetrievalSet,
+    measure_retrieval,
+    open_retrieval,
+)
 from pacl.evaluation.run import Measurement, Note, Progress
 from pacl.evaluation.segmentation import measure_segmentation
 from pacl.evaluation.task import changed_flags
 from pacl.inference.config import SegmentConfig
 from pacl.modeling.pacl import Pacl
 
-DataSet = SegmentationSet | ClassificationSet
+DataSet = SegmentationSet | ClassificationSet | RetrievalSet
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,16 @@ def open_sets(
         )
     names = list(dict.fromkeys(names))
     classified = pick_classification(names, root)
-    _check_settings(settings, classified)
+    tables = [name for name in names if name.endswith(TABLE_SUFFIXES)]
+    _check_settings(settings, classified, tables)
     if every:
         return _open_all(root, note)
-    if classified:
-        opened: list[DataSet] = [open_classification(name, root=root) for name in classified]
+    if tables and len(tables) < len(names):
+        raise InputError(f"{tables[0]} is a table of captions", fix="evaluate it by itself")
+    if tables:
+        opened: list[DataSet] = [open_retrieval(name) for name in tables]
+    elif classified:
+        opened = [open_classification(name, root=root) for name in classified]
     else:
         opened = [open_one(name, root=root, labels=settings.labels, progress=progress)
                   for name in names]  # fmt: skip
@@ -150,18 +161,20 @@ def _open_all(root: Path | None, note: Note) -> tuple[list[DataSet], int]:
     return [*usable], len(refused)
 
 
-def _check_settings(settings: Settings, classified: Sequence[str]) -> None:
+def _check_settings(settings: Settings, classified: Sequence[str], tables: Sequence[str]) -> None:
     """Refuse settings that would do nothing."""
     given = changed_flags(settings.segmenting)
-    if classified:
+    if classified or tables:
         flags = {"--preset": settings.preset, "--pamr": settings.use_pamr,
-                 "--baseline": settings.baseline, "--labels": settings.labels,
-                 "--profile": settings.use_profile}  # fmt: skip
+                 "--labels": settings.labels, "--profile": settings.use_profile,
+                 "--baseline": settings.baseline and not tables,
+                 "--templates": settings.templates and tables}  # fmt: skip
         idle = [flag for flag, value in flags.items() if value]
-        idle += [flag for flag in given if flag != "--patch-stride-px"]
+        idle += [flag for flag in given if tables or flag != "--patch-stride-px"]
         if idle:
+            kind = "table of captions" if tables else "classification data set"
             raise InputError(
-                f"{classified[0]} is a classification data set: {', '.join(idle)} would do nothing",
+                f"{[*tables, *classified][0]} is a {kind}: {', '.join(idle)} would do nothing",
                 fix="leave it out",
             )
     elif settings.templates is not None:
@@ -200,6 +213,8 @@ def build_measurement(
             patch_stride_px=settings.segmenting.patch_stride_px,
             batch_size=settings.segmenting.batch_size,
         )
+    if isinstance(opened, RetrievalSet):
+        return measure_retrieval(opened, model, subject, batch_size=settings.segmenting.batch_size)
     return measure_segmentation(
         opened,
         model,

@@ -94,7 +94,7 @@ def describe_subject(
 class ScoreRecord:
     """The scores of one model on one data set under one protocol."""
 
-    task: Literal["segmentation", "classification"]
+    task: Literal["segmentation", "classification", "retrieval"]
     benchmark: str
     """The data set's name, as in tables."""
     subject: Subject
@@ -149,7 +149,7 @@ class ScoreRecord:
         return cls(task=task, **own, **parts)
 
 
-_PROTOCOL = {"segmentation": "protocol", "classification": "settings"}
+_PROTOCOL = {"segmentation": "protocol", "classification": "settings", "retrieval": "protocol"}
 """What the files call the protocol of each task."""
 
 

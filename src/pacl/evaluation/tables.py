@@ -69,6 +69,10 @@ def score_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
     """The header and the lines that a screen shows of a record."""
     if record.task == "classification":
         return HEADER, accuracy_rows(record)
+    if record.task == "retrieval":
+        names = list(next(iter(record.rows.values())))
+        recalls = [[way, *(_rate(row[name]) for name in names)] for way, row in record.rows.items()]
+        return ["retrieval", *names], recalls
     rows = list(record.rows.values())
     lines = [[label, *(_rate(row["iou"][label]) for row in rows)] for label in rows[0]["iou"]]
     named = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
