@@ -1,0 +1,169 @@
+"""Compare objectives at equal settings on Storybook: poolings, losses, null token; over seeds.
+
+    python recipes/compare_objectives.py runs/objectives --seeds 0 1 2
+    python recipes/compare_objectives.py runs/objectives --variants pacl mean --epochs 3
+
+Data and settings are those of the quickstart, and a variant changes the objective alone. Scores are
+mIoU on the test scenes at the quickstart's stride, and top-1 on images of one thing each by the
+pooling that was trained. Finished runs are kept and not repeated, others resume. Two files grow as
+variants finish: objectives.json, with a row per run, and objectives.md, with mean and spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from pacl.api import load
+from pacl.datasets.classification.dataset import ClassificationData, plain_labels
+from pacl.datasets.classification.storybook import read_things
+from pacl.datasets.storybook import THINGS
+from pacl.evaluation.classification import evaluate_set
+from pacl.evaluation.segmentation import evaluate_folder
+from pacl.quickstart.world import SEGMENT, World, draw_world
+from pacl.text.templates import PAPER7
+from pacl.training.config import TrainConfig
+from pacl.training.train import train
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pacl": {},
+    "mean": {"pooling": "mean"},
+    "max": {"pooling": "max"},
+    "sparse": {"pooling": "sparse"},
+    "own-caption (another objective)": {"pooling": "own-caption"},
+    "pacl, null token": {"null_token": "zero"},
+    "pacl, learned null token": {"null_token": "learn"},
+    "pacl, sigmoid": {"loss": "sigmoid"},
+    "mean, sigmoid": {"pooling": "mean", "loss": "sigmoid"},
+    "pacl, equal captions left out": {"false_negatives": "equal"},
+    "pacl, captions of shared nouns left out": {"false_negatives": "nouns"},
+    "pacl, temperature 1, noun weight 1": {"patch_temperature": 1.0, "noun_weight": 1.0},
+    "mean, noun weight 1": {"pooling": "mean", "noun_weight": 1.0},
+    "pacl, 64 patches": {"patches_per_image": 64},
+    "mean, 64 patches": {"pooling": "mean", "patches_per_image": 64},
+}
+
+Score = Callable[[Path], dict[str, float]]
+
+
+def compare(
+    output: Path,
+    base: TrainConfig,
+    variants: dict[str, dict[str, Any]],
+    *,
+    seeds: Sequence[int],
+    score: Score,
+) -> list[dict[str, Any]]:
+    """Train and score every variant with every seed, and write the table after each.
+
+    Args:
+        output: Folder of runs, JSON and table. Runs share one token cache, since an objective
+            changes nothing about frozen tokens.
+        base: Data, towers and settings that all variants have in common.
+        variants: Name → the settings that it changes.
+        seeds: Seeds of training.
+        score: Checkpoint directory → scores by name, higher is better.
+
+    Returns:
+        A row for each run: variant, seed, settings, scores, and seconds of training. The seconds
+        of the run that fills the token cache include it.
+    """
+    rows = []
+    for name, changes in variants.items():
+        for seed in seeds:
+            directory = output / f"{name} {seed}".replace(",", "").replace(" ", "_")
+            config = replace(base, output=directory, seed=seed, cache="disk", **changes)
+            row = {"variant": name, "seed": seed, "settings": changes}
+            rows.append(row | _run(config, output / "tokens", score))
+            print(json.dumps(rows[-1]), flush=True)
+            (output / "objectives.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            (output / "objectives.md").write_text(tabulate(rows), encoding="utf-8")
+    return rows
+
+
+def _run(config: TrainConfig, tokens: Path, score: Score) -> dict[str, Any]:
+    """Scores and seconds of a run, read where they are from the same settings."""
+    path = config.output / "scores.json"
+    settings = config.resolve().to_json()
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("config") == settings:
+            return kept
+    tokens.mkdir(parents=True, exist_ok=True)
+    config.output.mkdir(exist_ok=True)
+    if not (config.output / "tokens").exists():
+        (config.output / "tokens").symlink_to(tokens.resolve())
+    done = train(config)
+    result = {"scores": score(done.checkpoint_dir), "seconds": round(done.seconds, 1)}
+    path.write_text(json.dumps(result | {"config": settings}), encoding="utf-8")
+    return result
+
+
+def tabulate(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table: mean and standard deviation over the seeds of each variant."""
+    names = list(rows[0]["scores"])
+    lines = [
+        f"| objective | {' | '.join(names)} | seconds | seeds |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        runs = [row for row in rows if row["variant"] == variant]
+        cells = [_spread([run["scores"][name] for run in runs]) for name in names]
+        seconds = mean(run["seconds"] for run in runs)
+        lines.append(f"| {variant} | {' | '.join(cells)} | {seconds:.0f} | {len(runs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def score_on_world(checkpoint: Path, world: World) -> dict[str, float]:
+    """mIoU of the test scenes; top-1 by the trained pooling, and by CLIP's own embedding."""
+    model = load(str(checkpoint))
+    things = ClassificationData(
+        labels=plain_labels(THINGS), test=read_things(world.things), train=None
+    )
+    images = evaluate_set(model, things, templates=PAPER7, patch_stride_px=SEGMENT.patch_stride_px)
+    return {
+        "mIoU": evaluate_folder(model, world.test, config=SEGMENT).miou,
+        "top-1": images.rows["pacl"].top1,
+        "top-1 of CLIP": images.rows["clip"].top1,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--n-train", type=int, default=2800)
+    parser.add_argument("--n-test", type=int, default=90)
+    parser.add_argument("--epochs", type=int, default=9)
+    args = parser.parse_args()
+    world = draw_world(
+        args.output / "storybook",
+        n_train=args.n_train,
+        n_test=args.n_test,
+        seed=100,
+        on_progress=lambda done, total: None,
+    )
+    base = TrainConfig(
+        data=world.train, output=args.output, batch_size=32, lr=3e-3, epochs=args.epochs
+    )
+    compare(
+        args.output,
+        base,
+        {name: VARIANTS[name] for name in args.variants},
+        seeds=args.seeds,
+        score=lambda checkpoint: score_on_world(checkpoint, world),
+    )
+
+
+if __name__ == "__main__":
+    main()
