@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pacl.api import Model
-from pacl.datasets.classification.dataset import ClassificationData, PackedPixels, Pictures, Split
+from pacl.datasets.classification.dataset import ClassificationData, Images, PackedPixels, Split
 from pacl.evaluation.classification import ROWS, ClassificationScores, evaluate_set
 from pacl.inference.classifier import class_probabilities
 from pacl.text.labels import Labels
@@ -38,7 +38,7 @@ def test_rows_equal_picture_by_picture(score: str, model: Model, data: Classific
     vocabulary = Model(model.pacl, templates=TEMPLATES).vocabulary(LABELS)
     right, among_5 = [], []
     for k in range(13):
-        image = model.pacl.encoder.prepare(data.test.pictures.open(k))[None]
+        image = model.pacl.encoder.prepare(data.test.images.open(k))[None]
         found = class_probabilities(model.pacl, image, vocabulary, score=score)[0]
         order = found.argsort(descending=True).tolist()
         right.append(order[0] == k % 6)
@@ -82,7 +82,7 @@ def test_resumes_where_it_stopped(model: Model, data: ClassificationData) -> Non
         if begun.n_done == 10:
             break
     opened: list[int] = []
-    watched = replace(data, test=Split(_Watched(data.test.pictures, opened), data.test.targets))
+    watched = replace(data, test=Split(_Watched(data.test.images, opened), data.test.targets))
     rest = ClassificationScores(model, watched, templates=TEMPLATES, batch_size=5)
     rest.restore(begun.state())
     assert rest.n_done == 10
@@ -103,7 +103,7 @@ def test_resumes_before_the_weight_is_chosen(model: Model, data: ClassificationD
 
 def test_json_has_no_nan(model: Model, data: ClassificationData) -> None:
     few = Labels(names=LABELS.names[:3], prompts=LABELS.prompts[:3])
-    small = ClassificationData(few, Split(data.test.pictures, np.arange(13) % 2), train=None)
+    small = ClassificationData(few, Split(data.test.images, np.arange(13) % 2), train=None)
     content = evaluate_set(model, small, templates=TEMPLATES).to_json()
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert list(content["rows"]) == list(ROWS)
@@ -112,10 +112,10 @@ def test_json_has_no_nan(model: Model, data: ClassificationData) -> None:
 
 
 class _Watched:
-    """Pictures that note which of them were opened."""
+    """Images that note which of them were opened."""
 
-    def __init__(self, pictures: Pictures, opened: list[int]) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Images, opened: list[int]) -> None:
+        self._pictures = images
         self._opened = opened
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from pacl.cli.console import CANNOT_RUN, DONE, result, say
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at this machine: what pacl needs, what is missing, and how to mend it."""
+    """Look at this machine: what pacl needs, what is missing, and how to fix it."""
 
     json: bool = False
     """Print JSON in place of the table."""

@@ -15,7 +15,7 @@ HEADER = ("set", "model", "images", "classes", "score", "top-1", "top-5", "mean 
 _EXPLANATION = """\
 Zero-shot classification, in percent. "usual" is what is usually reported of the set. clip is CLIP's
 own cosine, pacl the compatibility of the patches, fusion their weighted mean; its weight, CLIP's
-share, was chosen on training pictures, or is 0.5 where there were none. Which sets the PACL paper
+share, was chosen on training images, or is 0.5 where there were none. Which sets the PACL paper
 used is unknown; these are ours."""
 
 

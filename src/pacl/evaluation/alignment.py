@@ -1,7 +1,7 @@
 """How well patches are aligned with words, and whether they could be (paper, alignment sections).
 
 Patch accuracy asks each patch for its class; semantic coherence asks whether the cosine of two
-patch tokens tells that they show the same class.
+patch tokens shows that they are of the same class.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class AlignmentReport:
     n_images: int
     n_resamples: int
     confidence: float
-    """Of the intervals; what is resampled are whole images (see `metrics.bootstrap`)."""
+    """Resamples for the intervals; whole images are resampled (see `metrics.bootstrap`)."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; nan becomes null."""
@@ -117,8 +117,8 @@ def measure_alignment(
         dataset: Images, masks, class names, ids to ignore.
         n_pairs: Pairs of patches that are compared, from any images; the patches are up to 64
             of each image, 100,000 in all.
-        n_resamples: Of the images, for the intervals (1,000 is usual); 0: no intervals.
-        seed: Of the drawn patches, pairs and resamples.
+        n_resamples: Resamples of the images for the intervals (1,000 is usual); 0: no intervals.
+        seed: Seeds the sampling of patches, pairs and resamples.
         on_progress: Called with the images done and the images in all.
 
     Raises:
@@ -186,7 +186,7 @@ def _embed_as_clip(pacl: Pacl, pixels: Tensor, tokens: Tensor) -> Tensor:
     Args:
         pacl: The model.
         pixels: One image.
-        tokens: Of the model's kind and layer, which are used where they are those.
+        tokens: Frozen tokens; used if they are of the model's kind and layer.
     """
     if (pacl.token_kind, pacl.token_layer) != ("clip", -1):
         tokens, _ = pacl.encoder.encode_patches(pixels, kind="clip")
@@ -276,7 +276,7 @@ def measure_patch_accuracy(
 
 
 def _read_image(encoder: FrozenClip, item: MaskItem) -> Tensor:
-    """The whole picture, resized to whole patches, normalised (3, H, W)."""
+    """The whole image, resized to whole patches, normalised (3, H, W)."""
     image = open_image(item.image_path)
     size_px = working_size_px(image.height, image.width, encoder=encoder, config=SegmentConfig())
     return encoder.prepare(image, size_px=size_px)

@@ -1,7 +1,7 @@
-"""Scoring zero-shot classification: accuracy on pictures with one true class each.
+"""Scoring zero-shot classification: accuracy on images with one true class each.
 
-Three rows from one pass over the pictures: CLIP's own cosine, PACL's compatibility, and their
-weighted mean, whose weight is chosen on training pictures or fixed at one half, never on the test.
+Three rows from one pass over the images: CLIP's own cosine, PACL's compatibility, and their
+weighted mean, whose weight is chosen on training images or fixed at one half, never on the test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pacl.runtime.prefetch import prefetch
 
 ROWS = ("clip", "pacl", "fusion")
 N_TO_CHOOSE_ON = 2000
-"""Training pictures that the fusion's weight is chosen on, where there are more."""
+"""Training images that the fusion's weight is chosen on, where there are more."""
 _N_READERS = 4
 
 
@@ -49,7 +49,7 @@ class ScoreRow:
     """nan where there are no more than five classes."""
     mean_per_class: float
     per_class: tuple[float, ...]
-    """nan for a class without pictures."""
+    """nan for a class without images."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def evaluate_set(
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    """Pictures to logits."""
+    """Images to logits."""
 
     pacl: Pacl
     vocabulary: Vocabulary
@@ -222,13 +222,13 @@ class _Reader:
     def iter_logits(
         self, split: Split, rows: Sequence[int]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """PACL's logits, CLIP's and the classes of batches of pictures.
+        """PACL's logits, CLIP's and the classes of batches of images.
 
         While one batch is encoded, threads read the next.
         """
 
         def read(row: int) -> Tensor:
-            return self.pacl.encoder.prepare(split.pictures.open(row))
+            return self.pacl.encoder.prepare(split.images.open(row))
 
         size = self.batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]

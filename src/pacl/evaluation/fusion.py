@@ -52,13 +52,13 @@ def choose_clip_share(
     """The share with the most right answers, of 0, 0.05, ... 1.
 
     Args:
-        pacl_logits: Of training images, scaled.
-        clip_logits: Of the same.
+        pacl_logits: PACL's logits of training images, scaled.
+        clip_logits: CLIP's logits of the same images.
         targets: Their classes.
         class_of_name: Class of each name; every class has one or more.
 
     Of shares with equally many right answers, the one of least cross-entropy is taken. Test
-    images must never come in here.
+    images must never be used here.
     """
     n_classes = int(class_of_name.max()) + 1
     targets = targets.to(pacl_logits.device)
@@ -83,7 +83,7 @@ def draw_evenly(
     Args:
         targets: Class of each image.
         n_images: How many to draw.
-        seed: Of the draw within each class.
+        seed: Seeds the draw within each class.
 
     Returns:
         Row numbers in ascending order.

@@ -43,7 +43,7 @@ class Preset:
     """None: the patch size."""
     templates: tuple[str, ...] = IMAGENET80
     logit_scale: float | None = 40.0
-    """Of the softmax over names; None: the model's own."""
+    """Logit scale of the softmax over names; None: the model's own."""
     background: Literal["none", "probability", "entropy"] = "none"
     """Which pixels go to the class "background" besides those where its words win."""
     background_level: float | None = None
@@ -55,7 +55,7 @@ class Preset:
     candidates: Literal["all", "present"] = "all"
     """Classes that compete in an image: all, or only those in its truth."""
     pamr_iterations: int | None = None
-    """Of the refinement, in the row that is reported with it; None: the protocol has none."""
+    """Settings of the refinement that is reported as a second row; None: the protocol has none."""
     pamr_dilations: tuple[int, ...] = ()
     pamr_background_level: float | None = None
     """As background_level, in the row with PAMR; None: the same."""

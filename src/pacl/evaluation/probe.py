@@ -63,11 +63,11 @@ def fit_linear_probe(
     Args:
         encoder: The frozen CLIP.
         dataset: Images with masks, other than those it will be scored on.
-        tokens: Which tokens.
+        tokens: Which tokens it reads.
         epochs: Passes of AdamW over all patches, the rate falling along a cosine.
         batch_size: Patches per step.
         lr: Highest learning rate.
-        seed: Of the order.
+        seed: Seeds the order of the training tokens.
         on_progress: Called with the images encoded and the images in all.
 
     Returns:

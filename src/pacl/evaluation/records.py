@@ -53,7 +53,7 @@ class Subject:
     torch: str = ""
 
     def words(self) -> tuple[str, ...]:
-        """What tells it from other models in a file's name."""
+        """What distinguishes it from other models in a file's name."""
         return self.model, self.embedder or self.baseline or ""
 
 

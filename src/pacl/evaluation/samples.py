@@ -27,7 +27,7 @@ def draw_samples(
 
     Args:
         predictor: Segments them again, without PAMR.
-        image_miou: Of every image of its data set, in order.
+        image_miou: The mIoU of every image of the data set, in order.
         directory: Made where it does not exist.
         stem: Beginning of the file names, which end in _best.png and so on.
 

@@ -75,7 +75,7 @@ class SegmentationScores:
 
     @property
     def image_miou(self) -> tuple[float, ...]:
-        """Of each image, without PAMR; nan where nothing is scored."""
+        """The mIoU of each image, without PAMR; NaN where nothing is scored."""
         return tuple(self._board.image_miou[0])
 
     def miou(self) -> float:

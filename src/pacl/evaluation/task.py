@@ -50,7 +50,7 @@ class Pamr:
     iterations: int = ITERATIONS
     dilations: tuple[int, ...] = DILATIONS
     background_level: float | None = None
-    """Of the background rule after it; None: the same as without."""
+    """Level of the background rule after PAMR; None: the same as without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Task:
         return f"own settings on {self.name}: " + ", ".join(knobs)
 
     def key(self, model: str) -> str:
-        """What tells this evaluation from any other: data, protocol and a model's fingerprint."""
+        """What identifies this evaluation: data, protocol and a model's fingerprint."""
         parts = {
             "model": model,
             "protocol": self.protocol(),

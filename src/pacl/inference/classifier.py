@@ -25,7 +25,7 @@ class Classification:
     labels: tuple[str, ...]
     """The class names, in the order the user gave them."""
     probabilities: Float[np.ndarray, " C"]
-    """Of each label, in [0, 1]. They sum to 1, or to less where a class has several names."""
+    """One per label, in [0, 1]; they sum to 1, or to less where a class has several names."""
     score: str
     """What was compared, one of SCORES."""
 

@@ -23,9 +23,9 @@ class Certainty(NamedTuple):
     """What the softmax over the names says of each pixel, apart from the winner."""
 
     probability: Float[Tensor, "*pixels"]
-    """Of the best name, in [0, 1]."""
+    """Probability of the best name, in [0, 1]."""
     entropy: Float[Tensor, "*pixels"]
-    """Of all names, in nats."""
+    """Entropy over all names, in nats."""
 
 
 BackgroundRule = Callable[[Certainty], Tensor]
@@ -58,7 +58,7 @@ def label_pixels(
     """Label every pixel with the class of its best name (paper, inference).
 
     Args:
-        scores: Of each name (several names may stand for one class) at each patch; finite.
+        scores: One per name (several names may stand for one class) and patch; finite.
         class_of_name: Index of each name's class, from 0.
         size_px: (height, width) of the original image.
         logit_scale: Factor of the scores in the softmax over names.

@@ -25,7 +25,7 @@ def smooth_scores(
     wherever they lie, so that regions of one texture get one label.
 
     Args:
-        scores: Of each name at each patch.
+        scores: One per name and patch.
         patch_tokens: What the embedder reads, not embedded.
         share: k / T, in (0, 1]. A share, not a number, serves all patch strides and image sizes.
 

@@ -55,7 +55,7 @@ class Blocks:
     """All blocks of an image, numbered in reading order.
 
     Args:
-        scores: Of each name at each patch.
+        scores: One per name and patch.
         size_px: (height, width) of the image.
     """
 

@@ -33,7 +33,7 @@ def write(directory: str | Path, version: int, facts: dict[str, Any], **weights:
 
     Args:
         directory: Made where it does not exist.
-        version: Of the facts.
+        version: Version of the facts' format.
         facts: What config.json holds.
         weights: The embedders by the stem of their file; None: there is none.
 

@@ -61,7 +61,7 @@ def lost_processes_named() -> Iterator[None]:
     """Turn what a collective says when another process has ended into words for the user.
 
     Raises:
-        PaclError: The other process's own message tells why.
+        PaclError: Another process failed; its own message says why.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def lost_processes_named() -> Iterator[None]:
         raise PaclError(
             f"process {rank()} lost the others",
             why="one of them has ended; its own message, before or after this one, says why",
-            fix="mend that, then run the same command again: checkpoints are kept",
+            fix="fix that, then run the same command again: checkpoints are kept",
         ) from error
 
 

@@ -51,7 +51,7 @@ def test_reads_the_official_layout(name: str, tmp_path: Path) -> None:
     assert (0 if data.train is None else len(data.train)) == N_TRAIN.get(name, 0)
     for split in (data.test, data.train):
         if split is not None:
-            assert all(split.pictures.open(k).mode == "RGB" for k in range(len(split)))
+            assert all(split.images.open(k).mode == "RGB" for k in range(len(split)))
     assert max(targets) < len(data.labels)
 
 
@@ -88,12 +88,12 @@ def test_all_pictures_gone(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["food101", "flowers102", "pets", "cars", "dtd"])
-def test_one_picture_gone_is_named(name: str, tmp_path: Path) -> None:
+def test_one_image_gone_is_named(name: str, tmp_path: Path) -> None:
     COPIES[name](tmp_path)
     data = open_classification(name, root=tmp_path).data
-    gone = data.test.pictures.paths[0]  # type: ignore[attr-defined]
+    gone = data.test.images.paths[0]  # type: ignore[attr-defined]
     gone.unlink()
-    with pytest.raises(InputError, match=f"1 of {len(data.test)} pictures") as caught:
+    with pytest.raises(InputError, match=f"1 of {len(data.test)} images") as caught:
         open_classification(name, root=tmp_path)
     assert str(gone) in caught.value.why
 
@@ -178,7 +178,7 @@ def test_imagenet_v2_needs_the_whole_list(tmp_path: Path) -> None:
 def test_caltech_leaves_the_background_out_and_knows_its_folders(tmp_path: Path) -> None:
     copy_caltech(tmp_path)
     data = open_classification("caltech101", root=tmp_path / "caltech-101").data
-    names = [path.name for path in data.test.pictures.paths]  # type: ignore[attr-defined]
+    names = [path.name for path in data.test.images.paths]  # type: ignore[attr-defined]
     assert names == ["image_0031.jpg", "image_0032.jpg"]
     save_picture(tmp_path / "caltech-101" / "101_ObjectCategories" / "zebra" / "1.jpg")
     with pytest.raises(InputError, match="zebra"):
@@ -187,7 +187,7 @@ def test_caltech_leaves_the_background_out_and_knows_its_folders(tmp_path: Path)
 
 def test_cifar_planes_become_colours(tmp_path: Path) -> None:
     copy_cifar10(tmp_path)
-    pixels = np.asarray(open_classification("cifar10", root=tmp_path).data.test.pictures.open(0))
+    pixels = np.asarray(open_classification("cifar10", root=tmp_path).data.test.images.open(0))
     assert pixels[3, 20].tolist() == [20, 3, 0]
 
 
@@ -306,14 +306,14 @@ def test_storybook_things_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert data.labels.names == THINGS
     assert data.test.targets.tolist() == [k % len(THINGS) for k in range(14)]
     assert data.train is not None
-    first, other = (np.asarray(split.pictures.open(0)) for split in (data.test, data.train))
+    first, other = (np.asarray(split.images.open(0)) for split in (data.test, data.train))
     assert (first != other).any()
     shutil.rmtree(tmp_path / "storybook-things" / "train")
     again = open_classification("storybook-things", root=tmp_path).data
-    assert (np.asarray(again.test.pictures.open(0)) == first).all()
+    assert (np.asarray(again.test.images.open(0)) == first).all()
 
 
 def test_a_split_of_unequal_lengths() -> None:
     pictures = PackedPixels(np.zeros((2, 3, 4, 4), np.uint8))
-    with pytest.raises(ValueError, match="2 pictures, 1 targets"):
+    with pytest.raises(ValueError, match="2 images, 1 targets"):
         Split(pictures, np.zeros(1, np.int64))

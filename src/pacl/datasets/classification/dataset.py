@@ -1,4 +1,4 @@
-"""What every classification set fills in: pictures with one class each, to test and to train."""
+"""What every classification data set fills in: images with one class each, to test and to train."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 _MISSING_SHOWN = 3
 
 
-class Pictures(Protocol):
-    """Pictures that are opened one at a time."""
+class Images(Protocol):
+    """Images that are opened one at a time."""
 
     def __len__(self) -> int:
         """Count them."""
@@ -33,7 +33,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Pictures that are a file each."""
+    """Images that are a file each."""
 
     paths: tuple[Path, ...]
 
@@ -47,7 +47,7 @@ class ImageFiles:
 
 @dataclass(frozen=True, eq=False)
 class PackedPixels:
-    """Pictures of one size that lie in one array, such as CIFAR's."""
+    """Images of one size that lie in one array, such as CIFAR's."""
 
     pixels: UInt8[np.ndarray, "N 3 H W"]
 
@@ -61,19 +61,19 @@ class PackedPixels:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures and the class of each.
+    """Images and the class of each.
 
     Raises:
         ValueError: There are more of the one than of the other.
     """
 
-    pictures: Pictures
+    images: Images
     targets: Int64[np.ndarray, " N"]
     """Class ids, 0 to C-1."""
 
     def __post_init__(self) -> None:
-        if len(self.pictures) != len(self.targets):
-            raise ValueError(f"{len(self.pictures)} pictures, {len(self.targets)} targets")
+        if len(self.images) != len(self.targets):
+            raise ValueError(f"{len(self.images)} images, {len(self.targets)} targets")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -87,7 +87,7 @@ class Split:
         n_images = min(n_images, len(self))
         for k in range(n_images):
             try:
-                self.pictures.open(k * len(self) // n_images)
+                self.images.open(k * len(self) // n_images)
             except InputError as error:
                 return error
         return None
@@ -102,7 +102,7 @@ class ClassificationData:
     test: Split
     """What is scored."""
     train: Split | None
-    """Other pictures, to choose settings on; None where the set has none or they are not here."""
+    """Other images, to choose settings on; None where the set has none or they are not here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +116,9 @@ class ClassificationBenchmark:
     templates: tuple[str, ...]
     """Prompts its class names are put in, each with one {}."""
     n_classes: int | None
-    """Of the official set; None for a user's own."""
+    """Number in the official data set; None for a user's own."""
     n_images: int | None
-    """Of the official split that is scored; None for a user's own."""
+    """Number in the official split that is scored; None for a user's own."""
     usual_metric: Literal["top1", "mean_per_class"]
     """What is usually reported (CLIP paper, table of data sets); all are computed."""
     read: Callable[[Path], ClassificationData]
@@ -141,20 +141,20 @@ class ClassificationBenchmark:
 def split_of(
     rows: Iterable[tuple[Path, int]], *, title: str, download: str, check: bool = True
 ) -> Split:
-    """A split of picture files with their class ids.
+    """A split of image files with their class ids.
 
     Args:
-        rows: File and class id of each picture.
+        rows: File and class id of each image.
         title: For errors.
         download: What to do where files are missing.
         check: False where the files were just listed and need not be looked for.
 
     Raises:
-        InputError: There are no pictures, or some files do not exist.
+        InputError: There are no images, or some files do not exist.
     """
     listed = list(rows)
     if not listed:
-        raise InputError(f"no pictures in {title}", fix=download)
+        raise InputError(f"no images in {title}", fix=download)
     paths = [path for path, _ in listed]
     if check:
         require_files(paths, title=title, download=download)
@@ -166,25 +166,25 @@ def require_files(paths: Sequence[Path], *, title: str, download: str) -> None:
     """Refuse where files are missing, with the first few.
 
     Raises:
-        InputError: So it is.
+        InputError: Any of the files is missing.
     """
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(paths)} pictures of {title} are missing",
+            f"{len(missing)} of {len(paths)} images of {title} are missing",
             why="among them:\n" + "\n".join(missing[:_MISSING_SHOWN]),
             fix=download,
         )
 
 
 def list_class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Sub-folders by name, in alphabetical order, with the picture files below each."""
+    """Sub-folders by name, in alphabetical order, with the image files below each."""
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    return {each.name: list_pictures(each) for each in folders}
+    return {each.name: list_images(each) for each in folders}
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """The picture files anywhere below a folder, in alphabetical order."""
+def list_images(folder: Path) -> list[Path]:
+    """The image files anywhere below a folder, in alphabetical order."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -195,7 +195,7 @@ def list_pictures(folder: Path) -> list[Path]:
 def rows_of(
     folders: Mapping[str, Sequence[Path]], class_of: Mapping[str, int]
 ) -> list[tuple[Path, int]]:
-    """File and class id of every picture in class folders."""
+    """File and class id of every image in class folders."""
     return [(path, class_of[name]) for name, paths in folders.items() for path in paths]
 
 

@@ -101,7 +101,7 @@ def choose_names(words: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
 
 
 def _distinct(chosen: Mapping[str, str], wnid: str, shared: Counter[str]) -> str:
-    """The name, with the id where no other word tells the classes apart."""
+    """The name, with the id where no other word distinguishes the classes."""
     name = chosen[wnid]
     return name if shared[name.casefold()] == 1 else f"{name} {wnid}"
 

@@ -49,7 +49,7 @@ class BenchmarkReport:
     histogram: dict[str, int]
     """Pixels per class over the masks read, and "(ignored)"."""
     n_images: dict[str, int]
-    """Of the masks read, those that hold a class, by class."""
+    """Number of masks read that hold a class, by class."""
     strange_ids: dict[int, int]
     """Pixels per raw id that the data set does not have."""
     problems: tuple[Problem, ...]
@@ -243,8 +243,8 @@ def _count_ids(mask: Int64[np.ndarray, "H W"]) -> dict[int, int]:
 
 
 def _is_8_bit(path: Path) -> bool:
-    with Image.open(path) as picture:
-        return picture.mode in ("1", "L", "P")
+    with Image.open(path) as image:
+        return image.mode in ("1", "L", "P")
 
 
 def _too_narrow(path: Path, n_classes: int) -> Problem:

@@ -1,7 +1,7 @@
 """What happens in an image: a scene is drawn from a random generator, then painted back to front.
 
 Grounds and things are combined freely rather than realistically (an umbrella may stand in snow), so
-that no class can be told from its company alone.
+that no class can be recognised from its company alone.
 """
 
 from __future__ import annotations

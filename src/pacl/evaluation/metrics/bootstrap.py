@@ -20,7 +20,7 @@ def draw_images(n_images: int, n_resamples: int, *, seed: int) -> Int[Tensor, "r
     Args:
         n_images: N.
         n_resamples: R.
-        seed: Of the draw.
+        seed: Seeds the draw.
 
     Returns:
         (R, N) counts; each row sums to N.
@@ -41,7 +41,7 @@ def resample_share(
     Args:
         n_right: Per image, what is right.
         n_all: Per image, what is counted; 0 where an image has nothing.
-        counts: As draw_images gives them.
+        counts: As `draw_images` returns them.
 
     Returns:
         (R,) float64 in [0, 1]; nan where nothing is counted.
@@ -61,11 +61,11 @@ def resample_auroc(
     """The area under the ROC curve of pairs of patches, in each resample of the images.
 
     Args:
-        scores: Of each pair, high where it should be positive.
-        is_positive: Whether it is.
+        scores: One per pair, high where it should be positive.
+        is_positive: True for a positive pair.
         first_image: Image of the pair's one patch.
         second_image: Image of the other.
-        counts: As draw_images gives them.
+        counts: As `draw_images` returns them.
 
     Returns:
         (R,) float64 in [0, 1], ties counting half; nan where no pair of a kind is left.

@@ -69,7 +69,7 @@ class ClassAccuracy:
         return self._share(2) if self.n_classes > TOP_K else float("nan")
 
     def per_class(self) -> Float[Tensor, " classes"]:
-        """Of each class's images the share that is right, (C,) float64; nan without images."""
+        """Share of each class's images that is right, (C,) float64; NaN without images."""
         return self._counts[1].double() / self._counts[0]
 
     def mean_per_class(self) -> float:

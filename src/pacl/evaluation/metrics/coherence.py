@@ -1,4 +1,4 @@
-"""Semantic coherence: whether the cosine of two patch tokens tells that they show the same class.
+"""Semantic coherence: whether the cosine of two patch tokens predicts that they show one class.
 
 A property of the encoder (method.md, section 5): where it is near chance, nothing can be aligned.
 """
@@ -46,7 +46,7 @@ def semantic_coherence(
     n_pairs: int,
     seed: int,
 ) -> Coherence:
-    """How well the cosine of two patch tokens tells "same class" (paper, semantic coherence).
+    """How well the cosine of two patch tokens predicts "same class" (paper, semantic coherence).
 
     Arguments and errors as for compare_pairs.
 
@@ -72,7 +72,7 @@ def compare_pairs(
         labels: (N,) their classes, without unlabelled patches.
         n_pairs: Pairs of different tokens to draw; all pairs are taken, once each, where there
             are no more than that.
-        seed: Of the draw, which depends on N, n_pairs and seed alone.
+        seed: Seeds the draw, which depends on N, n_pairs and seed alone.
 
     Raises:
         ValueError: The shapes do not fit, there are fewer than two tokens, or n_pairs is below 1.

@@ -55,7 +55,7 @@ def largest_logit(logits: Tensor, is_zero: Tensor) -> Tensor:
 
 
 def max_excess(dtype: torch.dtype) -> float:
-    """Of the logit of a zero patch, where its gradient would be above 10^19 times the others'."""
+    """Bound on the logit of a zero patch, whose gradient would exceed 10^19 times the others'."""
     return math.log(torch.finfo(dtype).max) / 2
 
 

@@ -1,4 +1,4 @@
-"""A CLIP checkpoint on disk: find its files, read and write its weights, tell it from others.
+"""A CLIP checkpoint on disk: find its files, read and write its weights, identify it.
 
 Only safetensors are read: a pickle can run any code when it is opened.
 """

@@ -50,7 +50,7 @@ class HfClip(nn.Module):
         preprocessing: The checkpoint's resizing, crop, mean and deviation.
         source: The hub id or directory as the user gave it.
         directory: Where the checkpoint's files lie.
-        fingerprint: Of the weights, where it is known already.
+        fingerprint: The weights' fingerprint, where it is already known.
 
     Attributes:
         image_size_px: Side of the square images that the checkpoint was trained on.
@@ -146,7 +146,7 @@ class HfClip(nn.Module):
 
         Args:
             directory: Made where it does not exist; each file is replaced whole or not at all.
-            dtype: Of the stored weights; None: as they are.
+            dtype: Type of the stored weights; None keeps theirs.
 
         Raises:
             EnvironmentProblem: The disk is full or cannot be written.

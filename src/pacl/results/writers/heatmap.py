@@ -42,7 +42,7 @@ def draw_heatmap(
     """Lay values over the greyed image, dark where low and bright where high.
 
     Args:
-        image: Of the map's size.
+        image: An image of the map's size.
         values: Any numbers.
         value_range: The values shown darkest and brightest; None: the lowest and highest of this
             very map, so that even a word absent from the image has a brightest place.

@@ -39,7 +39,7 @@ def draw_overlay(
     """Tint every labelled pixel in its class's colour, and draw a line between classes.
 
     Args:
-        image: Of the label map's size.
+        image: An image of the label map's size.
         label_map: 0 = none (the image shows through), k = labels[k-1].
         labels: One name per class.
         opacity: 0 = only the image, 1 = only the colours.
