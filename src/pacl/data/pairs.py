@@ -175,17 +175,17 @@ def read_pairs(
     """Read image-caption pairs; the same image on several rows has several captions.
 
     Args:
-        path: a CSV, TSV or JSONL file, or a folder that holds `captions.csv`, `.tsv` or `.jsonl`.
+        path: A CSV, TSV or JSONL file, or a folder that holds `captions.csv`, `.tsv` or `.jsonl`.
             The separator is sniffed from the header. UTF-8, with or without a byte order mark,
             and UTF-16 with one are read as such, anything else as Windows-1252.
-        image_key, caption_key: names of the columns; None takes the first of `IMAGE_COLUMNS` and
+        image_key, caption_key: Names of the columns; None takes the first of `IMAGE_COLUMNS` and
             `CAPTION_COLUMNS` that is there. Relative image paths start at the table's folder.
 
     Returns:
-        the pairs whose image file exists. The images are not opened here.
+        The pairs whose image file exists. The images are not opened here.
 
     Raises:
-        InputError: no table, no such column, or not a single usable row.
+        InputError: No table, no such column, or not a single usable row.
     """
     source = _find_table(Path(path))
     table = read_table(source)

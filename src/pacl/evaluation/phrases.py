@@ -30,7 +30,7 @@ def evaluate_phrases(
         config: As in `evaluate_folder`.
 
     Returns:
-        per class that was asked for, the IoU over all its images, in [0, 1].
+        Per class that was asked for, the IoU over all its images, in [0, 1].
     """
     config = config or SegmentConfig()
     matrices = {label: ConfusionMatrix(len(dataset.labels), ignore_label=dataset.ignore_label)

@@ -34,12 +34,12 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
     """A model under a task's protocol; the words are encoded now, once.
 
     Args:
-        model: any CLIP, with an embedder or as a training-free baseline.
-        task: data set and protocol.
-        stopwatch: told the stage "words" too.
+        model: Any CLIP, with an embedder or as a training-free baseline.
+        task: Data set and protocol.
+        stopwatch: Times the stage "words" too.
 
     Raises:
-        InputError: the protocol does not fit the encoder's patches.
+        InputError: The protocol does not fit the encoder's patches.
     """
     watch = stopwatch or Stopwatch()
     check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
@@ -66,16 +66,16 @@ class Predictor:
     """Anything that scores patches, under a task's protocol.
 
     Args:
-        task: data set and protocol.
-        encoder: resizes and normalises images.
-        score_patches: gives a score per name and patch.
-        class_of_name: which label of the task's candidates each name stands for, from 0.
-        logit_scale: of the softmax over names, unless the task has one.
-        fingerprint: tells what scores from anything else.
-        stopwatch: told the stages "encoder", "scoring", "PAMR" and "labelling".
+        task: Data set and protocol.
+        encoder: Resizes and normalises images.
+        score_patches: Returns a score per name and patch.
+        class_of_name: Which label of the task's candidates each name stands for, from 0.
+        logit_scale: Scale of the softmax over names, unless the task has one.
+        fingerprint: Identifies what scores.
+        stopwatch: Times the stages "encoder", "scoring", "PAMR" and "labelling".
 
     Raises:
-        InputError: the protocol does not fit the encoder's patches.
+        InputError: The protocol does not fit the encoder's patches.
 
     Attributes:
         task: as given.
@@ -132,7 +132,7 @@ class Predictor:
         """Class ids of images, encoded together.
 
         Args:
-            examples: images, prepared; their truth is looked at only where it restricts the
+            examples: Images, prepared; their truth is looked at only where it restricts the
                 candidates.
             with_pamr: False leaves out the row with PAMR.
 

@@ -135,12 +135,12 @@ def build_task(
     """Put together a data set and a protocol.
 
     Args:
-        name: the data set's.
-        dataset: a standard benchmark, or any other images with masks.
-        preset: the protocol; None: config and templates, each class by its name.
-        config: settings in place of a preset; of it only the batch size is taken beside one.
-        templates: prompts in place of a preset's.
-        use_pamr: a second row with PAMR also where the preset has none.
+        name: The data set's name.
+        dataset: A standard benchmark, or any other images with masks.
+        preset: The protocol; None: config and templates, each class by its name.
+        config: Settings in place of a preset; of it only the batch size is taken beside one.
+        templates: Prompts in place of a preset's.
+        use_pamr: Add a second row with PAMR, also where the preset has none.
     """
     config = config or SegmentConfig()
     benchmark = dataset.benchmark if isinstance(dataset, BenchmarkDataset) else None

@@ -27,7 +27,7 @@ def smooth_scores(
     Args:
         scores: One per name and patch.
         patch_tokens: What the embedder reads, not embedded.
-        share: k / T, in (0, 1]. A share, not a number, serves all patch strides and image sizes.
+        share: K / T, in (0, 1]. A share, not a number, serves all patch strides and image sizes.
 
     Returns:
         Means of the scores, so their range is kept.

@@ -37,7 +37,7 @@ class Pacl(nn.Module):
             CLIP's own projection, a training-free baseline.
         text_embedder: The trained part on the texts' side. Without `embedder`, texts are mapped to
             the space of the patch tokens, which stay as they are.
-        patch_temperature: τ_p of the patch weights (the paper has none: 1).
+        patch_temperature: `τ_p` of the patch weights (the paper has none: 1).
         token_kind: How the vision tower's last used block mixes patches, see
             `pacl.modeling.towers.token_kinds`.
         token_layer: Which block's tokens are embedded, -1 the last.

@@ -32,7 +32,7 @@ def draw_sheet(
         legend: Words and their RGB colours, below the rows.
 
     Raises:
-        EnvironmentProblem: matplotlib is not installed.
+        EnvironmentProblem: The package matplotlib is not installed.
     """
     n_columns = max(map(len, rows))
     first = rows[0][0][1]

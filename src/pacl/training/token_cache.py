@@ -29,8 +29,8 @@ class TokenCache:
 
     Args:
         tokens: (N, T, E) in half precision, in memory or mapped from a file.
-        grid: rows and columns of the patch grid; T is their product.
-        unreadable: row number -> why its image could not be read. The tokens of such a row mean
+        grid: Rows and columns of the patch grid; T is their product.
+        unreadable: Row number -> why its image could not be read. The tokens of such a row mean
             nothing; use `readable` rows only.
     """
 
@@ -73,27 +73,27 @@ def build_token_cache(
     """Encode images once and keep their patch tokens.
 
     Args:
-        encoder: the frozen encoder.
+        encoder: The frozen encoder.
         pairs: The images, by row. Unreadable ones are noted in the cache, not fatal.
-        directory: where to keep them on disk; None keeps them in memory. Calling again with the
+        directory: Where to keep them on disk; None keeps them in memory. Calling again with the
             same settings goes on where an interrupted build stopped, or just opens the cache. Of
             several processes the first one writes, and all open the file; in memory, each encodes
             a share of the images and holds the tokens of all.
-        device: where the encoder's weights are.
-        size_px: height and width to encode at; None is the encoder's own preprocessing.
-        kind, layer, norm: as in `FrozenClip.encode_patches`.
-        dtype: torch.float16 or torch.bfloat16.
-        batch_size: images per call of the encoder.
-        workers: threads that decode images.
-        on_progress: called with the images done and the images to do, of this process.
+        device: Where the encoder's weights are.
+        size_px: Height and width to encode at; None is the encoder's own preprocessing.
+        kind, layer, norm: As in `FrozenClip.encode_patches`.
+        dtype: `torch.float16` or torch.bfloat16.
+        batch_size: Images per call of the encoder.
+        workers: Threads that decode images.
+        on_progress: Called with the images done and the images to do, of this process.
 
     Returns:
-        the complete cache.
+        The complete cache.
 
     Raises:
-        InputError: there are no images, not one can be read, the directory holds a cache of
+        InputError: There are no images, not one can be read, the directory holds a cache of
             other settings, or another process cannot see what the first one wrote.
-        EnvironmentProblem: the disk is full; what was finished is kept.
+        EnvironmentProblem: The disk is full; what was finished is kept.
     """
     if not len(pairs):
         raise InputError("there are no images to encode")

@@ -115,7 +115,7 @@ class BenchmarkDataset:
         """The class id of each pixel, 0 to C-1, or `ignore_label`.
 
         Raises:
-            InputError: the mask cannot be read, is of another size than its image, or holds an id
+            InputError: The mask cannot be read, is of another size than its image, or holds an id
                 that the data set does not have.
         """
         raw = open_mask(item.mask_path)
@@ -151,7 +151,7 @@ def find_base(root: Path, places: Sequence[str], *, holds: str, title: str, down
     """The first of the places below root (or root itself) that holds a certain file or folder.
 
     Raises:
-        NotThere: none does; says where it was looked for and what to download.
+        NotThere: None of them holds it; says where it was looked for and what to download.
     """
     bases = [*(root / place for place in places), root]
     for base in bases:
@@ -168,7 +168,7 @@ def need(path: Path, *, kind: str, download: str) -> Path:
     """The path itself, if it is there.
 
     Raises:
-        InputError: it is missing.
+        InputError: The folder is missing.
     """
     if path.exists():
         return path
@@ -179,7 +179,7 @@ def read_split(path: Path, *, download: str) -> list[str]:
     """The image names in a split file, one per line.
 
     Raises:
-        InputError: the file is missing or empty.
+        InputError: The file is missing or empty.
     """
     lines = need(path, kind="the split file", download=download).read_text().splitlines()
     image_names = [line.strip() for line in lines if line.strip()]
