@@ -168,7 +168,7 @@ def need(path: Path, *, kind: str, download: str) -> Path:
     """The path itself, if it is there.
 
     Raises:
-        InputError: The folder is missing.
+        InputError: It does not exist.
     """
     if path.exists():
         return path

@@ -36,7 +36,6 @@ HELD_OUT_COLOURS: dict[str, str] = {
 }
 IN_THE_SKY = ("sun", "moon", "bird", "balloon")
 ON_WATER = ("boat",)
-ON_THE_GROUND = tuple(thing for thing in THINGS if thing not in IN_THE_SKY + ON_WATER)
 
 #: Height on the canvas when nearest to the viewer.
 _HEIGHTS: dict[str, float] = {
