@@ -36,8 +36,10 @@ _DEFAULTS = SegmentConfig()
 
 
 def load(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
+    vision: str | Path | None = None,
+    text: str | Path | None = None,
     device: str | torch.device | None = None,
     embedder: str | Path | None = None,
     engine: str = DEFAULT_ENGINE,
@@ -47,6 +49,8 @@ def load(
     Args:
         source: A CLIP's hub id, a local CLIP folder, the folder of a PACL training run, or
             "storybook" for the small model that comes with the package.
+        vision: The vision tower of that run, where it lies elsewhere now than in training.
+        text: The text tower of that run, likewise.
         device: Where it runs; None: a GPU if there is one.
         embedder: Folder of a trained embedder to put on a CLIP; None: the one found with source,
             or else the training-free baseline.
@@ -58,7 +62,7 @@ def load(
             belong together.
         EnvironmentProblem: The engine's packages are not installed.
     """
-    pacl = models.load(source, device=device, embedder=embedder)
+    pacl = models.load(source, vision=vision, text=text, device=device, embedder=embedder)
     pacl.use_engine(engine)
     return Model(pacl)
 

@@ -42,12 +42,12 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
         InputError: The protocol does not fit the encoder's patches.
     """
     watch = stopwatch or Stopwatch()
-    check_config(task.config, patch_px=model.pacl.encoder.patch_size_px)
+    check_config(task.config, patch_px=model.pacl.vision.patch_size_px)
     with watch.time("words"):
         vocabulary = model.vocabulary(task.candidates.labels, templates=task.templates)
     return Predictor(
         task,
-        encoder=model.pacl.encoder,
+        encoder=model.pacl.vision,
         score_patches=build_scorer(
             model.pacl,
             vocabulary.text_embeds,

@@ -108,7 +108,12 @@ def build_scorer(
         smoothing: Share of the patches that scores are averaged over, see `smooth_scores`; None:
             each patch by itself.
         stopwatch: Counts the time that the network takes, as "encoder".
+
+    Raises:
+        InputError: The vision tower cannot have patches at that distance.
     """
+    if patch_stride_px is not None:
+        model.vision.check_stride(patch_stride_px)
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:
