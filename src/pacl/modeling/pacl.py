@@ -262,7 +262,7 @@ class Pacl(nn.Module):
         if self.text_embedder is None:
             return text_embeds
         weight_type = self.text_embedder.skip.weight.dtype
-        return F.normalize(self.text_embedder(text_embeds.to(weight_type)), dim=-1)
+        return F.normalize(self.text_embedder(text_embeds.to(weight_type)).float(), dim=-1)
 
     def encode_classes(
         self, labels: Labels, templates: Sequence[str]

@@ -55,6 +55,17 @@ class TrainConfig:
     """CLIP to build on: a hub id or a local directory in Hugging Face format. With the clip
     objective, a directory without weights is a recipe for a new model: it starts from random."""
 
+    vision: str | None = None
+    """Vision tower, with `--text` in place of `--model`: a CLIP, or a convolutional network in
+    Hugging Face format, whose tower.json may choose layers."""
+
+    text: str | None = None
+    """Text tower: a CLIP, or a directory of static word vectors (model2vec's or WordLlama's)."""
+
+    head: Literal["vision", "text", "both"] = "vision"
+    """pacl: what is trained. vision: patches are mapped to the texts (the paper's); text: texts to
+    the patches; both."""
+
     image_key: str | None = None
     """Column of the image paths; none: found by its name."""
 
@@ -230,6 +241,7 @@ def _check(config: TrainConfig) -> None:
             why=f"the {config.objective} objective trains: {', '.join(sorted(known))}",
             fix=f"--trainable {'embedder' if config.objective == 'pacl' else 'all'}",
         )
+    _check_towers(config)
     _check_images(config)
     _check_objective(config)
     limits = {
@@ -253,6 +265,22 @@ def _check(config: TrainConfig) -> None:
     for name, is_fine in limits.items():
         if not is_fine:
             raise InputError(f"{name}: {getattr(config, name)} is out of range")
+
+
+def _check_towers(config: TrainConfig) -> None:
+    if (config.vision is None) != (config.text is None):
+        raise InputError("vision and text: one tower is named", fix="give both --vision and --text")
+    is_foreign = config.vision is not None or config.head != "vision"
+    if is_foreign and config.objective == "clip":
+        raise InputError(
+            "the clip objective trains the CLIP that --model names",
+            fix="leave out --vision, --text and --head",
+        )
+    if is_foreign and config.init == "clip":
+        raise InputError(
+            "init: clip starts with the projection of a CLIP's vision tower to its own texts",
+            fix="--init random",
+        )
 
 
 def _check_images(config: TrainConfig) -> None:

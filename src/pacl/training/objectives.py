@@ -23,9 +23,8 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.pacl import Pacl
-from pacl.modeling.towers import FrozenClip
+from pacl.modeling.towers import TextTower
 from pacl.modeling.towers.hf import HfClip
 from pacl.runtime import distributed
 from pacl.training.batches import sample_patches, torch_stream
@@ -147,8 +146,11 @@ class PaclObjective:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The embedder's, and the null token's cosine."""
-        named = dict(_embedder_of(self.model).named_parameters())
+        """The embedders', those of the texts' side with a prefix, and the null token's cosine."""
+        of_patches, of_texts = self.model.embedder, self.model.text_embedder
+        named = {} if of_patches is None else dict(of_patches.named_parameters())
+        if of_texts is not None:
+            named |= dict(of_texts.named_parameters(prefix="text_embedder"))
         if self.null_similarity is not None:
             named["null_similarity"] = self.null_similarity
         return named
@@ -156,7 +158,7 @@ class PaclObjective:
     @property
     def logit_scale(self) -> float:
         """The text tower's own."""
-        return self.model.encoder.logit_scale
+        return self.model.text.logit_scale
 
     def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
         """Encode decoded images to patch tokens, or take cached ones; all patches or a few."""
@@ -170,13 +172,13 @@ class PaclObjective:
         return tokens[in_order.to(tokens.device), kept.to(tokens.device)].to(self.model.device)
 
     def _encode(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
-        model, encoder = self.model, self.model.encoder
-        images = images.to(encoder.device)
+        model = self.model
+        images = images.to(model.device)
         n, share = self.batch_size, distributed.own_share(self.batch_size)
         draws = torch_stream(self.seed, "augment", step)
         images = augment_images(images, self.augment, draws, n_batch=n, share=share)
         with torch.no_grad():
-            return model.encode_patches(encoder.normalise(images))[0]
+            return model.encode_patches(model.vision.normalise(images))[0]
 
     def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "b C"]:
         """Compatibility of every image with every text."""
@@ -186,7 +188,7 @@ class PaclObjective:
         return score_tokens(
             self.model,
             image_side,
-            text_embeds,
+            self.model.embed_texts(text_embeds),
             null_similarity=self.null_similarity,
             own_texts=own,
         )
@@ -214,8 +216,11 @@ def score_tokens(
     ACTIVATIONS_KEPT they are computed again in the backward, chunk by chunk with that of the
     compatibility, whose own results are small and kept.
     """
-    embedder = _embedder_of(model)
-    per_image = patch_tokens.shape[1] * (embedder.hidden + 2 * embedder.joint_width)
+    embedder = model.embedder
+    per_patch = (
+        patch_tokens.shape[2] if embedder is None else embedder.hidden + 2 * embedder.joint_width
+    )
+    per_image = patch_tokens.shape[1] * per_patch
     n_at_once = max(1, ACTIVATIONS_KEPT // per_image)
 
     def score(tokens: Tensor, own: Tensor | None) -> Tensor:
@@ -237,12 +242,6 @@ def score_tokens(
     return torch.cat([again(chunk, own) for chunk, own in zip(chunks, own_of, strict=True)])
 
 
-def _embedder_of(model: Pacl) -> VisionEmbedder:
-    if model.embedder is None:
-        raise ValueError("model has no embedder to train")
-    return model.embedder
-
-
 def _keep_compatibility(_: Any, operator: Any, *__: Any, **___: Any) -> CheckpointPolicy:
     is_kept = operator.namespace == "pacl"  # the kernels' operators
     return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
@@ -255,7 +254,7 @@ def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]
         return images @ F.normalize(text_embeds.float(), dim=-1).T
 
 
-def build_text_encoder(encoder: FrozenClip, texts: Sequence[str]) -> EncodeTexts:
+def build_text_encoder(encoder: TextTower, texts: Sequence[str]) -> EncodeTexts:
     """Text numbers → embeddings through the text tower.
 
     Texts are tokenised once. A batch is padded to its longest text only, and a text that occurs
@@ -280,7 +279,7 @@ def build_text_encoder(encoder: FrozenClip, texts: Sequence[str]) -> EncodeTexts
 
 
 def build_text_table(
-    encoder: FrozenClip,
+    encoder: TextTower,
     texts: Sequence[str],
     used: Int64[np.ndarray, " used"],
     *,
@@ -299,7 +298,7 @@ def build_text_table(
     encode = build_text_encoder(encoder, wanted)
     order = np.array(sorted(range(len(wanted)), key=lambda k: len(wanted[k])))  # less padding
     place_of = np.argsort(order)
-    table = torch.empty(len(wanted), encoder.joint_width, device=encoder.device)
+    table = torch.empty(len(wanted), encoder.text_width, device=encoder.device)
     share = distributed.own_share(len(wanted))
     with torch.no_grad():
         for start in range(share.start, share.stop, TEXT_CHUNK):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import tee
 from pathlib import Path
@@ -18,7 +18,9 @@ from pacl.errors import InputError
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import find_source
 from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers import TextTower, VisionTower
 from pacl.modeling.towers.hf import TEXTS_AT_ONCE, HfClip
+from pacl.modeling.towers.load import load_pair
 from pacl.runtime import distributed
 from pacl.text.nouns import extract_nouns
 from pacl.text.templates import TEMPLATES
@@ -106,15 +108,13 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     )
     pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
     _check_shares(min(config.batch_size, len(pairs)))
-    encoder = _build_encoder(config).to(device)
-    _check_same_everywhere(f"data {pairs.fingerprint}, CLIP {encoder.fingerprint}")
-    if not -encoder.n_layers <= config.token_layer <= -1:
-        raise InputError(
-            f"token layer {config.token_layer}: this vision encoder has {encoder.n_layers} blocks",
-            fix=f"--token-layer from -1 (the last) to -{encoder.n_layers} (the first)",
-        )
+    vision, text = _load_towers(config, device)
+    _check_same_everywhere(
+        f"data {pairs.fingerprint}, CLIP {vision.fingerprint} {text.fingerprint}"
+    )
+    config = _choose_tokens(config, vision)
     with autocast():
-        images = _open_images(config, encoder, pairs, on_encoded)
+        images = _open_images(config, vision, pairs, on_encoded)
     readable = pairs.select(images.readable.tolist())
     if len(readable) < 2:
         raise InputError(
@@ -133,7 +133,7 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     used_texts = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
     with autocast():
         objective = _build_objective(
-            config, encoder, table.texts, used_texts, batch_size, on_encoded
+            config, vision, text, table.texts, used_texts, batch_size, on_encoded
         )
     return Setup(
         objective=objective,
@@ -147,7 +147,7 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         data_fingerprint=readable.fingerprint,
         notes=(
             *_iter_notes(config, pairs, images, batch_size),
-            *_cut_note(encoder, [table.texts[k] for k in used_texts]),
+            *_cut_note(text, [table.texts[k] for k in used_texts]),
         ),
     )
 
@@ -173,6 +173,36 @@ def _check_same_everywhere(fingerprint: str) -> None:
         )
 
 
+def _load_towers(config: TrainConfig, device: torch.device) -> tuple[VisionTower, TextTower]:
+    if config.vision is not None and config.text is not None:
+        return load_pair(config.vision, config.text, device=device)
+    clip = _build_encoder(config).to(device)
+    return clip, clip
+
+
+def _choose_tokens(config: TrainConfig, vision: VisionTower) -> TrainConfig:
+    """Return the settings with the kind and layer of tokens that this tower has.
+
+    The defaults are those of a CLIP; a tower of other kinds has its own first kind and last layer
+    in their place.
+    """
+    kind, layer = config.token_kind, config.token_layer
+    if TrainConfig.token_kind not in vision.token_kinds:
+        kind = vision.token_kinds[0] if kind == TrainConfig.token_kind else kind
+        layer = -1 if layer == TrainConfig.token_layer else layer
+    if kind not in vision.token_kinds:
+        raise InputError(
+            f"token kind {kind}: {vision.source} has none of that kind",
+            fix=f"--token-kind {', '.join(vision.token_kinds)}",
+        )
+    if not -vision.n_layers <= layer <= -1:
+        raise InputError(
+            f"token layer {layer}: this vision encoder has {vision.n_layers} blocks",
+            fix=f"--token-layer from -1 (the last) to -{vision.n_layers} (the first)",
+        )
+    return replace(config, token_kind=kind, token_layer=layer)
+
+
 def _build_encoder(config: TrainConfig) -> HfClip:
     """Load the CLIP; for the clip objective, start from random weights where it has none."""
     source = find_source(config.model)
@@ -188,7 +218,7 @@ def _build_encoder(config: TrainConfig) -> HfClip:
 
 
 def _open_images(
-    config: TrainConfig, encoder: HfClip, pairs: PairSource, on_encoded: OnEncoded | None
+    config: TrainConfig, encoder: VisionTower, pairs: PairSource, on_encoded: OnEncoded | None
 ) -> StepImages:
     size_px = None if config.image_size is None else (config.image_size, config.image_size)
     if config.objective == "pacl" and config.cache != "none":
@@ -213,7 +243,8 @@ def _open_images(
 
 def _build_objective(
     config: TrainConfig,
-    encoder: HfClip,
+    vision: VisionTower,
+    text: TextTower,
     texts: Sequence[str],
     used_texts: np.ndarray,
     batch_size: int,
@@ -222,19 +253,25 @@ def _build_objective(
     on_texts = on_encoded and partial(on_encoded, "texts")
     parts = config.trainable_parts()
     encode_texts = (
-        build_text_encoder(encoder, texts)
+        build_text_encoder(text, texts)
         if "text" in parts
-        else build_text_table(encoder, texts, used_texts, on_texts=on_texts)
+        else build_text_table(text, texts, used_texts, on_texts=on_texts)
     )
     if config.objective == "clip":
-        encoder.unfreeze(parts)
-        encoder.train()
-        return ClipObjective(
-            encoder, encode_texts, config.seed, config.augment, config.keep_patches
-        )
+        assert isinstance(vision, HfClip)
+        vision.unfreeze(parts)
+        vision.train()
+        return ClipObjective(vision, encode_texts, config.seed, config.augment, config.keep_patches)
+    joint_width = vision.width if config.head == "text" else text.text_width
+    of_texts = None
+    if config.head != "vision":
+        of_texts = VisionEmbedder(text.text_width, joint_width)
+        of_texts.init_random(generator=torch_stream(config.seed, "text embedder", 0))
     model = Pacl(
-        encoder=encoder,
-        embedder=_build_embedder(config, encoder),
+        vision=vision,
+        text=text,
+        embedder=None if config.head == "text" else _build_embedder(config, vision, joint_width),
+        text_embedder=of_texts and of_texts.to(text.device),
         patch_temperature=config.patch_temperature,
         token_kind=config.token_kind,
         token_layer=config.token_layer,
@@ -253,12 +290,13 @@ def _build_objective(
     )
 
 
-def _build_embedder(config: TrainConfig, encoder: HfClip) -> VisionEmbedder:
-    embedder = VisionEmbedder(encoder.width, encoder.joint_width)
+def _build_embedder(config: TrainConfig, encoder: VisionTower, joint_width: int) -> VisionEmbedder:
+    embedder = VisionEmbedder(encoder.width, joint_width)
     generator = torch_stream(config.seed, "embedder", 0)
     if config.init == "random":
         embedder.init_random(generator=generator)
     else:
+        assert isinstance(encoder, HfClip)
         unit_vectors = torch.eye(encoder.width, device=encoder.device)[None]
         with torch.autocast(encoder.device.type, enabled=False):  # the very weights, not rounded
             projection = encoder.project_patches(unit_vectors)[0].T
@@ -277,7 +315,7 @@ def _iter_notes(
         yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
 
 
-def _cut_note(encoder: HfClip, texts: Sequence[str]) -> Iterator[str]:
+def _cut_note(encoder: TextTower, texts: Sequence[str]) -> Iterator[str]:
     starts = range(0, len(texts), TEXTS_AT_ONCE)
     n_cut = sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
     if n_cut:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pacl.data.pairs import PairSource
 from pacl.errors import InputError
-from pacl.modeling.towers import FrozenClip
+from pacl.modeling.towers import VisionTower
 from pacl.runtime import distributed
 from pacl.runtime.prefetch import prefetch
 from pacl.training.token_store import (
@@ -56,7 +56,7 @@ class TokenCache:
 
 
 def build_token_cache(
-    encoder: FrozenClip,
+    encoder: VisionTower,
     pairs: PairSource,
     *,
     directory: Path | None,
@@ -81,7 +81,7 @@ def build_token_cache(
             a share of the images and holds the tokens of all.
         device: Where the encoder's weights are.
         size_px: Height and width to encode at; None is the encoder's own preprocessing.
-        kind, layer, norm: As in `FrozenClip.encode_patches`.
+        kind, layer, norm: As in `VisionTower.encode_patches`.
         dtype: `torch.float16` or torch.bfloat16.
         batch_size: Images per call of the encoder.
         workers: Threads that decode images.
