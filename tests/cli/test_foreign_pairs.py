@@ -1,0 +1,134 @@
+"""A convolutional tower and word vectors through every command that a CLIP goes through."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pacl
+from foreign_towers import write_resnet, write_words
+from pacl.cli import main
+from pacl.training.config import TrainConfig
+from pacl.training.train import Progress
+from pacl.training.train import train as run_training
+from training_runs import write_pairs
+
+WORDS = ("a red green blue house boat tree car near photo of the",)
+
+
+@pytest.fixture(autouse=True)
+def towers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_resnet(Path("vision"))
+    write_words(Path("words"), sentences=WORDS)
+    write_pairs(Path("data"))
+
+
+def train(output: str, *more: str) -> int:
+    line = ["train", "--data", "data", "--vision", "vision", "--text", "words", "--batch-size", "6"]
+    return main([*line, "--steps", "4", "--precision", "fp32", "--output", output, *more])
+
+
+@pytest.mark.parametrize("head", ["vision", "text", "both"])
+def test_train_segment_classify_evaluate(head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("run", "--head", head) == 0
+    config = json.loads(Path("run/last/config.json").read_text())
+    assert (config["vision"], config["text"]) == ("vision", "words")
+    photo, model = "data/images/0.png", ["--model", "run"]
+    assert main(["segment", photo, "--labels", "house,boat", *model]) == 0
+    assert main(["classify", photo, "--labels", "house,boat", *model]) == 0
+    _write_masks(Path("masks"))
+    assert main(["evaluate", "masks", *model, "--output", "scores"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "masks", *model, "--output", "scores"]) == 0
+    assert "scored before" in capsys.readouterr().err
+    fine = ["--patch-stride-px", "4", "--output", "fine"]
+    assert main(["segment", photo, "--labels", "boat", *model, *fine]) == 2
+    assert "one token every 16 px" in capsys.readouterr().err
+    assert main(["classify", photo, "--labels", "house,boat", *model, "--score", "clip"]) == 1
+    assert "no joint space" in capsys.readouterr().err
+
+
+def _write_masks(folder: Path) -> None:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    (folder / "classes.txt").write_text("house\nboat\n")
+    for number in range(2):
+        Image.open(f"data/images/{number}.png").save(folder / "images" / f"{number}.png")
+        mask = np.tile(np.array([0, 1], dtype=np.uint8).repeat(16), (32, 1))
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+
+
+def _config(output: str) -> TrainConfig:
+    return TrainConfig(
+        data=Path("data"),
+        output=Path(output),
+        vision="vision",
+        text="words",
+        head="both",
+        batch_size=6,
+        steps=4,
+        precision="fp32",
+        checkpoint_every=2,
+    )
+
+
+def test_resuming_ends_with_the_same_weights() -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise RuntimeError("killed")
+
+    run_training(_config("whole"))
+    with pytest.raises(RuntimeError, match="killed"):
+        run_training(_config("parts"), progress=stop)
+    run_training(_config("parts"))
+    ours, whole = (pacl.load(run, device="cpu").pacl for run in ("parts", "whole"))
+    assert ours.fingerprint == whole.fingerprint
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains() -> None:
+    config = _config("two")
+    run_training(_config("one"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    line = ["--data", "data", "--vision", "vision", "--text", "words", "--head", "both"]
+    line += ["--batch-size", "6", "--steps", "4", "--precision", "fp32", "--output", "two"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*launcher, "-m", "pacl", "train", *line, "--checkpoint-every", "2"],
+        check=True,
+        capture_output=True,
+        env=environment,
+    )
+    one, two = (pacl.load(run, device="cpu").pacl for run in ("one", config.output))
+    for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_changed_tower_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("run") == 0
+    write_words(Path("words"), seed=1, sentences=WORDS)
+    assert main(["segment", "data/images/0.png", "--labels", "boat", "--model", "run"]) == 2
+    assert "another tower than words" in capsys.readouterr().err
+
+
+def test_one_tower_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "data", "--output", "run", "--vision", "vision"]) == 2
+    assert "give both --vision and --text" in capsys.readouterr().err
+
+
+def test_texts_and_patches_both_learn() -> None:
+    assert train("run", "--head", "both") == 0
+    model = pacl.load("run", device="cpu").pacl
+    for embedder in (model.embedder, model.text_embedder):
+        assert embedder is not None
+        fresh = type(embedder)(embedder.width, embedder.joint_width)
+        assert not torch.equal(embedder.main_in.weight, fresh.main_in.weight)
