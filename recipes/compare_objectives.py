@@ -78,7 +78,7 @@ def compare(
         for seed in seeds:
             directory = output / f"{name} {seed}".replace(",", "").replace(" ", "_")
             config = replace(base, output=directory, seed=seed, cache="disk", **changes)
-            row = {"variant": name, "seed": seed, "settings": changes}
+            row = {"variant": name, "seed": seed, "run": directory.name, "settings": changes}
             rows.append(row | _run(config, output / "tokens", score))
             print(json.dumps(rows[-1]), flush=True)
             (output / "objectives.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
