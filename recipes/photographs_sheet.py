@@ -23,7 +23,7 @@ from pacl.datasets.segmentation.masks import MaskItem
 from pacl.inference.config import SegmentConfig
 from pacl.results.figures import Panel, draw_sheet
 from pacl.results.writers.heatmap import draw_heatmap
-from pacl.results.writers.palette import class_colours
+from pacl.results.writers.overlay import class_colours
 
 WORDS = {
     "sky": "sky",

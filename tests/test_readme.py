@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pacl.cli import COMMANDS
-from pacl.cli.parse import Help, parse_options
+from pacl.cli.options import Help, parse_options
 from pacl.datasets.storybook import draw_scene
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,7 @@ from checkpoints import write_clip
 from pacl import quickstart
 from pacl.cli import COMMANDS, main
 from pacl.cli.console import duration, table
-from pacl.cli.parse import Help, parse_options
+from pacl.cli.options import Help, parse_options
 from pacl.errors import EnvironmentProblem
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.training import train
@@ -462,7 +462,7 @@ def test_ctrl_c_stops_training_and_the_same_command_goes_on(
     out, err = capsys.readouterr()
     assert out == ""
     assert "stopped after step 2 of 4" in err
-    assert "the same command again goes on" in err
+    assert "run the same command again to resume from there" in err
     assert "Traceback" not in err
     assert main(_train(pairs, clip, "--steps", "4")) == 0
     assert n_calls == 4

@@ -17,8 +17,7 @@ from pacl.results import FORMATS, Segmentation
 from pacl.results.folder import OutputFolder
 from pacl.results.writers import Writers
 from pacl.results.writers.heatmap import colourise, draw_heatmap
-from pacl.results.writers.overlay import add_legend, class_borders, draw_overlay
-from pacl.results.writers.palette import class_colours
+from pacl.results.writers.overlay import add_legend, class_borders, class_colours, draw_overlay
 from pacl.results.writers.png import read_label_png, write_label_png
 from pacl.results.writers.writer import Result
 from pacl.runtime.files import write_atomically

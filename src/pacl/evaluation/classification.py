@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pacl.api import Model
+from pacl.data.images import prefetch
 from pacl.datasets.classification.dataset import ClassificationData, Split
 from pacl.evaluation.fusion import (
     EQUAL_SHARE,
@@ -32,7 +33,6 @@ from pacl.evaluation.records import without_nan
 from pacl.inference.classifier import image_logits
 from pacl.inference.vocabulary import Vocabulary
 from pacl.modeling.pacl import Pacl
-from pacl.runtime.prefetch import prefetch
 
 ROWS = ("clip", "pacl", "fusion")
 N_TO_CHOOSE_ON = 2000

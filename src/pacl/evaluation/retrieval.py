@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pacl.api import Model, is_on_storybook
+from pacl.data.images import N_THREADS, prefetch
 from pacl.data.pairs import Pairs, read_pairs
 from pacl.evaluation.metrics.retrieval import image_to_text_ranks, recalls, text_to_image_ranks
 from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, digest, file_stem
-from pacl.runtime.prefetch import N_THREADS, prefetch
 
 _TEXTS_AT_ONCE = 256
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")

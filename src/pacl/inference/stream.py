@@ -8,12 +8,12 @@ from functools import partial
 
 import torch
 
+from pacl.data.images import N_THREADS, prefetch
 from pacl.data.sources import Source
 from pacl.errors import InputError
 from pacl.inference.segmenter import Prepared, Segmenter
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
-from pacl.runtime.prefetch import N_THREADS, prefetch
 
 
 def stream_segmentations(

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from pacl.data.images import prefetch
 from pacl.data.pairs import PairSource
 from pacl.errors import InputError
-from pacl.runtime.prefetch import prefetch
 
 SMALLEST_CROP = 0.7
 """Smallest share of the area that the crop augmentation keeps."""

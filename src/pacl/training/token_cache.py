@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pacl.data.images import prefetch
 from pacl.data.pairs import PairSource
 from pacl.errors import InputError
 from pacl.modeling.towers import VisionTower
 from pacl.runtime import distributed
-from pacl.runtime.prefetch import prefetch
 from pacl.training.token_store import (
     DTYPES,
     TokenBatch,

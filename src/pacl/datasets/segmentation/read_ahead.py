@@ -10,9 +10,8 @@ from jaxtyping import Int64
 from numpy import ndarray
 from PIL import Image
 
-from pacl.data.images import open_image
+from pacl.data.images import N_THREADS, open_image, prefetch
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
-from pacl.runtime.prefetch import N_THREADS, prefetch
 from pacl.runtime.stopwatch import Stopwatch
 
 Prepared = TypeVar("Prepared")

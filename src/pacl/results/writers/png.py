@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from pacl.results.writers.palette import NONE_COLOUR, class_colours
+from pacl.results.writers.overlay import NONE_COLOUR, class_colours
 from pacl.results.writers.writer import Result
 from pacl.runtime.files import write_atomically
 
