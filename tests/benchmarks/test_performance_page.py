@@ -58,9 +58,10 @@ def test_a_table_compares_with_the_baseline(scripts: Any) -> None:
 
 
 def test_the_commands_parse(scripts: Any) -> None:
-    settings = scripts("inference").parse(["--device", "cuda", "--batch", "64", "16", "4"])
+    line = ["--device", "cuda", "--batch", "64", "16", "4", "--case-s", "30"]
+    settings = scripts("inference").parse(line)
     assert settings.engines == ["torch", "torch-bf16", "torch-compiled", "torch-bf16-compiled"]
-    assert scripts("inference").parse([]).case_s > 0
+    assert (settings.batch, settings.case_s) == ([64, 16, 4], 30)
 
 
 def test_the_baseline_is_the_encoder_itself(scripts: Any, tmp_path: Path) -> None:

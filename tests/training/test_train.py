@@ -482,7 +482,6 @@ def test_progress_and_metrics(config: TrainConfig) -> None:
     assert seen[-1].n_steps == 3
     assert seen[-1].eta_s == 0
     assert 0 <= seen[-1].accuracy <= 1
-    assert seen[-1].images_per_s > 0
     lines = read_metrics(config)
     assert [line["step"] for line in lines] == [2, 3], "every second step, and the last"
     assert set(lines[0]) == {
