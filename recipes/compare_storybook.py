@@ -30,7 +30,7 @@ from pacl.evaluation.presets import PRESETS, build_preset
 from pacl.evaluation.probe import TokenChoice, build_probe_scorer, fit_linear_probe
 from pacl.evaluation.records import digest
 from pacl.evaluation.run import complete
-from pacl.evaluation.segmentation import SegmentationScores
+from pacl.evaluation.scoreboard import SegmentationScores
 from pacl.evaluation.task import Task, build_task
 from pacl.inference.config import SegmentConfig
 from pacl.modeling.names import find_source

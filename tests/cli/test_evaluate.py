@@ -208,7 +208,7 @@ def test_what_is_scored_is_not_scored_again(
     assert main([*line, "--model", str(clip), "--json"]) == 0
     first = capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr("pacl.evaluation.segmentation.SegmentationScores.iter_scored", None)
+        patch.setattr("pacl.evaluation.scoreboard.SegmentationScores.iter_scored", None)
         assert main([*line, "--model", str(clip), "--json"]) == 0
     again = capsys.readouterr()
     assert again.err.count("scored before, in ") == 2

@@ -17,12 +17,11 @@ from pacl.api import Model, load
 from pacl.data.images import open_image
 from pacl.datasets.segmentation import load_benchmark
 from pacl.datasets.segmentation.folder import FolderDataset
-from pacl.datasets.segmentation.read_ahead import iter_read
 from pacl.errors import InputError
 from pacl.evaluation.predictor import PLAIN, WITH_PAMR, build_predictor
 from pacl.evaluation.presets import build_preset
+from pacl.evaluation.scoreboard import SegmentationScores
 from pacl.evaluation.segmentation import (
-    SegmentationScores,
     describe_time,
     evaluate_folder,
     evaluate_task,
@@ -104,8 +103,8 @@ def test_presets_bring_their_own_pamr(folder: FolderDataset) -> None:
 
 def predict_voc(model: Model, root: Path, task: Task) -> list[np.ndarray]:
     predictor = build_predictor(model, task)
-    batches = iter_read(task.dataset, [task.dataset.items], predictor.prepare)
-    return [maps[0] for maps in predictor.predict(next(batches))]
+    examples = [predictor.read(item) for item in task.dataset.items]
+    return [maps[0] for maps in predictor.predict(examples)]
 
 
 def test_restricted_candidates_are_those_in_the_truth(model: Model, tmp_path: Path) -> None:
@@ -166,3 +165,31 @@ def test_the_share_leaves_out_waiting_and_words() -> None:
     assert found["share_besides_encoder"] == pytest.approx((1 + 2) / (1 + 2 + 3))
     assert found["seconds"]["waiting for images"] == 50.0
     assert found["seconds"]["reading (threads)"] == 2.0
+
+
+def test_examples_are_read_in_order_and_in_batches(model: Model, folder: FolderDataset) -> None:
+    predictor = build_predictor(model, build_task("a", folder, preset=None, config=CONFIG))
+    batches = list(predictor.iter_examples(folder.items))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    examples = [example for batch in batches for example in batch]
+    for item, example in zip(folder, examples, strict=True):
+        assert example.image.tobytes() == open_image(item.image_path).tobytes()
+        np.testing.assert_array_equal(example.mask, folder.read_mask(item))
+        assert min(example.pixels.shape[1:]) == 32
+        assert set(example.seconds) == {"reading", "preprocessing"}
+    folder.items[2].image_path.write_bytes(b"not an image")
+    reading = predictor.iter_examples(folder.items)
+    assert len(next(reading)) == 2
+    with pytest.raises(InputError, match="is not an image"):
+        next(reading)
+
+
+def test_stages_are_timed_where_there_is_a_stopwatch(model: Model, folder: FolderDataset) -> None:
+    task = build_task("a", folder, preset=None, config=CONFIG)
+    watch = Stopwatch()
+    timed = SegmentationScores(build_predictor(model, task, stopwatch=watch))
+    plain = SegmentationScores(build_predictor(model, task))
+    assert list(timed.iter_scored()) == list(plain.iter_scored())
+    stages = {"words", "waiting for images", "encoder", "scoring", "labelling", "metrics"}
+    assert set(watch.seconds) == stages
+    assert set(watch.background) == {"reading", "preprocessing"}

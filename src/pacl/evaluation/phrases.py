@@ -8,7 +8,7 @@ from pacl.api import Model
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
 from pacl.evaluation.metrics.segmentation import ConfusionMatrix
-from pacl.evaluation.segmentation import iter_batches
+from pacl.evaluation.predictor import iter_batches
 from pacl.inference.config import SegmentConfig
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pacl.api import Model
-from pacl.datasets.segmentation.read_ahead import Example
+from pacl.data.images import N_THREADS, open_image, prefetch
+from pacl.datasets.segmentation.masks import MaskItem
 from pacl.evaluation.task import Task, with_background_level
 from pacl.inference.config import SegmentConfig
 from pacl.inference.pamr import refine_grid
@@ -27,7 +32,19 @@ from pacl.runtime.stopwatch import Stopwatch
 
 PLAIN, WITH_PAMR = "without PAMR", "with PAMR"
 
+Item = TypeVar("Item")
 Mask = Int64[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image, its truth, and what was made of it for the encoder."""
+
+    image: Image.Image
+    mask: Mask
+    pixels: Float[Tensor, "3 _ _"]
+    seconds: dict[str, float]
+    """Spent on "reading" and "preprocessing"."""
 
 
 def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = None) -> Predictor:
@@ -41,9 +58,8 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
     Raises:
         InputError: The protocol does not fit the encoder's patches.
     """
-    watch = stopwatch or Stopwatch()
     check_config(task.config, patch_px=model.pacl.vision.patch_size_px)
-    with watch.time("words"):
+    with stopwatch.time("words") if stopwatch else nullcontext():
         vocabulary = model.vocabulary(task.candidates.labels, templates=task.templates)
     return Predictor(
         task,
@@ -53,12 +69,12 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
             vocabulary.text_embeds,
             patch_stride_px=task.config.patch_stride_px,
             smoothing=task.config.smoothing,
-            stopwatch=watch,
+            stopwatch=stopwatch,
         ),
         class_of_name=vocabulary.class_of_name,
         logit_scale=model.pacl.logit_scale,
         fingerprint=f"{model.fingerprint} {model.describe()}",
-        stopwatch=watch,
+        stopwatch=stopwatch,
     )
 
 
@@ -81,7 +97,7 @@ class Predictor:
         task: as given.
         rows: the names of the results that each image gives, "without PAMR" first.
         fingerprint: as given.
-        stopwatch: as given, or one of its own.
+        stopwatch: as given.
     """
 
     def __init__(
@@ -98,7 +114,7 @@ class Predictor:
         self.task = task
         self.rows = (PLAIN,) if task.pamr is None else (PLAIN, WITH_PAMR)
         self.fingerprint = fingerprint
-        self.stopwatch = stopwatch or Stopwatch()
+        self.stopwatch = stopwatch
         self._encoder = encoder
         self._segmenter = Segmenter(
             score_patches,
@@ -109,9 +125,32 @@ class Predictor:
             config=task.config,
         )
 
-    def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
-        """An image as `predict` wants it: at its working size, normalised."""
-        return self._segmenter.prepare(image).pixels
+    def time(self, stage: str) -> AbstractContextManager[None]:
+        """Count the time of a block for a stage, where there is a stopwatch."""
+        return self.stopwatch.time(stage) if self.stopwatch else nullcontext()
+
+    def read(self, item: MaskItem) -> Example:
+        """Read an image and its mask, and prepare the image; threads may do so.
+
+        Raises:
+            InputError: One of them cannot be read.
+        """
+        start_s = time.perf_counter()
+        image, mask = open_image(item.image_path), self.task.dataset.read_mask(item)
+        read_s = time.perf_counter()
+        pixels = self._segmenter.prepare(image).pixels
+        seconds = {"reading": read_s - start_s, "preprocessing": time.perf_counter() - read_s}
+        return Example(image, mask, pixels, seconds)
+
+    def iter_examples(self, items: Sequence[MaskItem]) -> Generator[list[Example], None, None]:
+        """Read items in the task's batches; while one is being used, threads read the next.
+
+        Raises:
+            InputError: An image or a mask cannot be read, when its batch's turn comes.
+        """
+        batches = iter_batches(items, self.task.config.batch_size)
+        for _, examples in prefetch(self.read, batches, workers=N_THREADS):
+            yield examples
 
     @property
     def resolved(self) -> dict[str, float | int | None]:
@@ -126,28 +165,26 @@ class Predictor:
         }
 
     @torch.inference_mode()
-    def predict(
-        self, examples: Sequence[Example[Tensor]], *, with_pamr: bool = True
-    ) -> list[list[Mask]]:
+    def predict(self, examples: Sequence[Example], *, with_pamr: bool = True) -> list[list[Mask]]:
         """Class ids of images, encoded together.
 
         Args:
-            examples: Images, prepared; their truth is looked at only where it restricts the
+            examples: As `read` returns them; their truth is looked at only where it restricts the
                 candidates.
             with_pamr: False leaves out the row with PAMR.
 
         Returns: per image one label map per row, at the image's size; -1 is "none".
         """
         config = self.task.config
-        with self.stopwatch.time("scoring"):
-            all_scores = self._segmenter.score([example.prepared for example in examples])
+        with self.time("scoring"):
+            all_scores = self._segmenter.score([example.pixels for example in examples])
         results = []
         for example, scores in zip(examples, all_scores, strict=True):
             size_px = (example.image.height, example.image.width)
             present = self._candidates(example.mask)
             results.append([self._label(scores, size_px, present, config)])
             if self.task.pamr is not None and with_pamr:
-                refined = self._refine(scores, example.prepared.to(scores.device))
+                refined = self._refine(scores, example.pixels.to(scores.device))
                 level = with_background_level(config, self.task.pamr)
                 results[-1].append(self._label(refined, size_px, present, level))
         return results
@@ -162,7 +199,7 @@ class Predictor:
     ) -> Float[Tensor, "N H W"]:
         """Scores at the working size, averaged along like colours."""
         assert self.task.pamr is not None
-        with self.stopwatch.time("PAMR"):
+        with self.time("PAMR"):
             return refine_grid(
                 scores,
                 pixels,
@@ -180,8 +217,14 @@ class Predictor:
         to_class_ids = self.task.candidates.to_class_ids
         if present == ():  # nothing in the truth has a word
             return to_class_ids(np.zeros(size_px, dtype=np.int32))
-        with self.stopwatch.time("labelling"):
+        with self.time("labelling"):
             label_map, _ = self._segmenter.label(
                 scores, size_px, config=config, candidates=present, wants_confidence=False
             )
             return to_class_ids(label_map.cpu().numpy())
+
+
+def iter_batches(items: Sequence[Item], batch_size: int) -> Iterator[Sequence[Item]]:
+    """Consecutive slices of at most `batch_size`."""
+    for start in range(0, len(items), batch_size):
+        yield items[start : start + batch_size]

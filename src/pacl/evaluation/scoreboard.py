@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,10 @@ import torch
 from jaxtyping import Integer
 
 from pacl.evaluation.metrics.segmentation import ConfusionMatrix
+from pacl.evaluation.predictor import Predictor
 from pacl.evaluation.records import without_nan
+
+WAITING = "waiting for images"
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,104 @@ class Scoreboard:
         for matrix, table in zip(self._matrices, tables, strict=True):
             matrix.add_table(table)
         self.image_miou = image_miou.tolist()
+
+
+class SegmentationScores:
+    """Pixel counts of one model on one data set under a protocol.
+
+    Args:
+        predictor: A model under a task's protocol; its stopwatch counts where the time goes.
+        keys: Identify model, data and protocol, in the present form and in older ones; None: as
+            the predictor's fingerprint says.
+
+    Attributes:
+        predictor: As given.
+        seconds: Time spent so far, in earlier runs too.
+    """
+
+    def __init__(self, predictor: Predictor, *, keys: tuple[str, ...] | None = None) -> None:
+        self.predictor = predictor
+        self.seconds = 0.0
+        self._keys = keys
+        dataset = predictor.task.dataset
+        self._board = Scoreboard(
+            predictor.rows, len(dataset.labels), ignore_label=dataset.ignore_label
+        )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What these counts are of."""
+        if self._keys is None:
+            self._keys = (self.predictor.task.key(self.predictor.fingerprint),)
+        return self._keys
+
+    @property
+    def n_images(self) -> int:
+        """Images in all."""
+        return len(self.predictor.task.dataset)
+
+    @property
+    def n_done(self) -> int:
+        """Images counted."""
+        return self._board.n_images
+
+    @property
+    def image_miou(self) -> tuple[float, ...]:
+        """The mIoU of each image, without PAMR; NaN where nothing is scored."""
+        return tuple(self._board.image_miou[0])
+
+    def miou(self) -> float:
+        """The data set's mIoU so far, without PAMR, in [0, 1]."""
+        return self._board.miou()
+
+    def iter_scored(self) -> Iterator[str]:
+        """Segment the images that are not done and compare them with their masks.
+
+        Yields:
+            A few words after each batch.
+
+        Raises:
+            InputError: An image or a mask cannot be read.
+        """
+        predictor, watch = self.predictor, self.predictor.stopwatch
+        started_s = time.perf_counter() - self.seconds
+        reading = predictor.iter_examples(predictor.task.dataset.items[self.n_done :])
+        while True:
+            with predictor.time(WAITING):
+                examples = next(reading, None)
+            if examples is None:
+                return
+            if watch is not None:
+                for example in examples:
+                    watch.add_background(example.seconds)
+            predictions = predictor.predict(examples)
+            with predictor.time("metrics"):
+                for of_image, example in zip(predictions, examples, strict=True):
+                    self._board.update(of_image, example.mask)
+            self.seconds = time.perf_counter() - started_s
+            yield f"mIoU {self.miou():.3f}"
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All counts, to be kept."""
+        return self._board.state() | {"seconds": np.array(self.seconds)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take up counts that `state` returned."""
+        self._board.restore(state)
+        self.seconds = float(state["seconds"])
+
+    def reports(self) -> dict[str, SegmentationReport]:
+        """By "without PAMR" and, where the task has it, "with PAMR"."""
+        task = self.predictor.task
+        return {
+            name: self._board.report(
+                row,
+                labels=task.dataset.labels.names,
+                seconds=self.seconds,
+                protocol=task.protocol(),
+            )
+            for row, name in enumerate(self.predictor.rows)
+        }
 
 
 def rank_images(image_miou: Sequence[float]) -> dict[str, int]:

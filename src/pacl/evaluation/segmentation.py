@@ -6,131 +6,39 @@ left out, classes absent from truth and prediction skipped in the mean.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from PIL import Image
 
 from pacl.api import Model, is_on_storybook
 from pacl.datasets.segmentation.masks import MaskDataset
 from pacl.datasets.segmentation.open import SegmentationSet
-from pacl.datasets.segmentation.read_ahead import iter_read
 from pacl.evaluation.predictor import Predictor, build_predictor
 from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, file_stem
-from pacl.evaluation.samples import draw_samples
-from pacl.evaluation.scoreboard import Scoreboard, SegmentationReport
+from pacl.evaluation.scoreboard import (
+    WAITING,
+    SegmentationReport,
+    SegmentationScores,
+    rank_images,
+)
 from pacl.evaluation.task import Task, build_task, choose_preset
 from pacl.inference.config import SegmentConfig
+from pacl.results.writers.overlay import draw_overlay
+from pacl.runtime.files import write_atomically
 from pacl.runtime.stopwatch import Stopwatch
 
-Item = TypeVar("Item")
 OnProgress = Callable[[int, int, float], None]
 """Told the images done, the images in all and the mIoU so far."""
 FIGURES = ("iou", "miou", "pixel_accuracy", "mean_accuracy", "n_zero_iou")
-_WAITING = "waiting for images"
-
-
-class SegmentationScores:
-    """Pixel counts of one model on one data set under a protocol.
-
-    Args:
-        predictor: A model under a task's protocol; its stopwatch counts where the time goes.
-        keys: Identify model, data and protocol, in the present form and in older ones; None: as
-            the predictor's fingerprint says.
-
-    Attributes:
-        predictor: As given.
-        seconds: Time spent so far, in earlier runs too.
-    """
-
-    def __init__(self, predictor: Predictor, *, keys: tuple[str, ...] | None = None) -> None:
-        self.predictor = predictor
-        self.seconds = 0.0
-        self._keys = keys
-        dataset = predictor.task.dataset
-        self._board = Scoreboard(
-            predictor.rows, len(dataset.labels), ignore_label=dataset.ignore_label
-        )
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """What these counts are of."""
-        if self._keys is None:
-            self._keys = (self.predictor.task.key(self.predictor.fingerprint),)
-        return self._keys
-
-    @property
-    def n_images(self) -> int:
-        """Images in all."""
-        return len(self.predictor.task.dataset)
-
-    @property
-    def n_done(self) -> int:
-        """Images counted."""
-        return self._board.n_images
-
-    @property
-    def image_miou(self) -> tuple[float, ...]:
-        """The mIoU of each image, without PAMR; NaN where nothing is scored."""
-        return tuple(self._board.image_miou[0])
-
-    def miou(self) -> float:
-        """The data set's mIoU so far, without PAMR, in [0, 1]."""
-        return self._board.miou()
-
-    def iter_scored(self) -> Iterator[str]:
-        """Segment the images that are not done and compare them with their masks.
-
-        Yields:
-            A few words after each batch.
-
-        Raises:
-            InputError: An image or a mask cannot be read.
-        """
-        predictor, watch = self.predictor, self.predictor.stopwatch
-        started_s = time.perf_counter() - self.seconds
-        dataset = predictor.task.dataset
-        batches = iter_batches(dataset.items[self.n_done :], predictor.task.config.batch_size)
-        reading = iter_read(dataset, batches, predictor.prepare)
-        while True:
-            with watch.time(_WAITING):
-                examples = next(reading, None)
-            if examples is None:
-                return
-            for example in examples:
-                watch.add_background(example.seconds)
-            predictions = predictor.predict(examples)
-            with watch.time("metrics"):
-                for of_image, example in zip(predictions, examples, strict=True):
-                    self._board.update(of_image, example.mask)
-            self.seconds = time.perf_counter() - started_s
-            yield f"mIoU {self.miou():.3f}"
-
-    def state(self) -> dict[str, np.ndarray]:
-        """All counts, to be kept."""
-        return self._board.state() | {"seconds": np.array(self.seconds)}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take up counts that `state` returned."""
-        self._board.restore(state)
-        self.seconds = float(state["seconds"])
-
-    def reports(self) -> dict[str, SegmentationReport]:
-        """By "without PAMR" and, where the task has it, "with PAMR"."""
-        task = self.predictor.task
-        return {
-            name: self._board.report(
-                row,
-                labels=task.dataset.labels.names,
-                seconds=self.seconds,
-                protocol=task.protocol(),
-            )
-            for row, name in enumerate(self.predictor.rows)
-        }
+_GAP_PX = 8
+_PAPER = (250, 250, 248)
 
 
 def evaluate_folder(
@@ -174,7 +82,6 @@ class SegmentationMeasurement:
     opened: SegmentationSet
     subject: Subject
     scores: SegmentationScores
-    is_profiled: bool
     warnings: tuple[str, ...]
 
     @property
@@ -232,7 +139,7 @@ class SegmentationMeasurement:
                 **{key: first[key] for key in FIGURES},
                 "pamr": protocol["pamr"],
                 "pictures": samples,
-                **({"profile": describe_time(watch)} if self.is_profiled else {}),
+                **({"profile": describe_time(watch)} if watch is not None else {}),
             },
             file=f"{self.stem}.json",
         )
@@ -270,8 +177,9 @@ def measure_segmentation(
         config=config,
         use_pamr=use_pamr,
     )
-    is_asynchronous = use_profile and model.pacl.device.type == "cuda"
-    watch = Stopwatch(torch.cuda.synchronize if is_asynchronous else None)
+    watch = None
+    if use_profile:
+        watch = Stopwatch(torch.cuda.synchronize if model.pacl.device.type == "cuda" else None)
     fingerprints = (model.fingerprint, model.pacl.weights_fingerprint)  # the second until 2026-11
     scores = SegmentationScores(
         build_predictor(model, task, stopwatch=watch),
@@ -279,7 +187,7 @@ def measure_segmentation(
     )
     is_meaningless = is_on_storybook(model) and not opened.is_drawn
     warnings = (*opened.warnings, *((DRAWN_ONLY,) if is_meaningless else ()))
-    return SegmentationMeasurement(opened, subject, scores, use_profile, warnings)
+    return SegmentationMeasurement(opened, subject, scores, warnings)
 
 
 def describe_time(watch: Stopwatch) -> dict[str, Any]:
@@ -290,13 +198,50 @@ def describe_time(watch: Stopwatch) -> dict[str, Any]:
     """
     seconds = {name: round(value, 3) for name, value in watch.seconds.items()}
     background = {f"{name} (threads)": round(s, 3) for name, s in watch.background.items()}
-    others = [s for name, s in seconds.items() if name not in ("encoder", "words", _WAITING)]
+    others = [s for name, s in seconds.items() if name not in ("encoder", "words", WAITING)]
     besides = sum(others) + sum(background.values())
     share = besides / (besides + seconds.get("encoder", 0.0))
     return {"seconds": seconds | background, "share_besides_encoder": share}
 
 
-def iter_batches(items: Sequence[Item], batch_size: int) -> Iterator[Sequence[Item]]:
-    """Consecutive slices of at most `batch_size`."""
-    for start in range(0, len(items), batch_size):
-        yield items[start : start + batch_size]
+def draw_samples(
+    predictor: Predictor, image_miou: Sequence[float], directory: Path, *, stem: str
+) -> dict[str, dict[str, object]]:
+    """Write one sheet each for the best, the median and the worst image: ours left, truth right.
+
+    Args:
+        predictor: Segments them again, without PAMR.
+        image_miou: The mIoU of every image of the data set, in order.
+        directory: Made where it does not exist.
+        stem: Beginning of the file names, which end in _best.png and so on.
+
+    Returns:
+        Per rank the image's name, its mIoU in [0, 1] and the file written.
+    """
+    dataset = predictor.task.dataset
+    described: dict[str, dict[str, object]] = {}
+    for rank, k in rank_images(image_miou).items():
+        example = predictor.read(dataset.items[k])
+        [[label_map]] = predictor.predict([example], with_pamr=False)
+        truth = np.where(example.mask == dataset.ignore_label, -1, example.mask)
+        sheet = _beside(example.image, label_map, truth, dataset.labels.names)
+        buffer, path = io.BytesIO(), directory / f"{stem}_{rank}.png"
+        sheet.save(buffer, format="PNG")
+        write_atomically(path, buffer.getvalue())
+        name = dataset.items[k].image_path.name
+        described[rank] = {"image": name, "miou": image_miou[k], "file": str(path)}
+    return described
+
+
+def _beside(
+    image: Image.Image,
+    prediction: Int64[np.ndarray, "H W"],
+    truth: Int64[np.ndarray, "H W"],
+    labels: Sequence[str],
+) -> Image.Image:
+    """Two overlays, of class ids with -1 for none, next to each other."""
+    left, right = (draw_overlay(image, each + 1, labels) for each in (prediction, truth))
+    sheet = Image.new("RGB", (2 * image.width + _GAP_PX, image.height), _PAPER)
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (image.width + _GAP_PX, 0))
+    return sheet
