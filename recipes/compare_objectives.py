@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from pacl.runtime.memory import keep_freed_memory
+
 from pacl.api import load
 from pacl.datasets.classification.dataset import ClassificationData, plain_labels
 from pacl.datasets.classification.storybook import read_things
@@ -146,6 +148,7 @@ def main() -> None:
     parser.add_argument("--n-test", type=int, default=90)
     parser.add_argument("--epochs", type=int, default=9)
     args = parser.parse_args()
+    keep_freed_memory()
     world = draw_world(
         args.output / "storybook",
         n_train=args.n_train,

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from compare_objectives import compare
+from pacl.runtime.memory import keep_freed_memory
 from photographs_sheet import WORDS
 from PIL import Image
 from torch import Tensor
@@ -121,7 +122,7 @@ def count_pixels(datasets: dict[str, FolderDataset], segment: Segment) -> Counts
             for item in dataset:
                 result = segment(open_image(item.image_path), config)
                 matrix.update(result.label_map - 1, dataset.read_mask(item))
-            counts[video][way] = matrix.counts
+            counts[video][way] = matrix.table
     return counts
 
 
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
     started_s = time.perf_counter()
+    keep_freed_memory()
     datasets = split_camvid(args.data / "camvid", args.output / "camvid")
     val = read_pairs(args.data / "flickr8k" / "val.csv")
     base = TrainConfig(
