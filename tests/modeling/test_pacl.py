@@ -208,6 +208,9 @@ def test_own_captions_are_pooled_for_in_training_only(pacl: Pacl) -> None:
     own = pacl.compatibility(patches, texts, own_texts=torch.tensor([2, 0]))
     torch.testing.assert_close(own[[0, 1], [2, 0]], expected[[0, 1], [2, 0]])
     assert not torch.allclose(own, expected)
+    pacl.pooling = "pacl"
+    of_all = pacl.compatibility(patches, texts, own_texts=torch.tensor([2, 0]))
+    assert torch.equal(of_all, expected), "PACL pools for every text, whichever is an image's own"
 
 
 def test_checkpoint_holds_only_what_was_trained(pacl: Pacl, saved: Path) -> None:
@@ -346,12 +349,20 @@ def test_a_text_head_leaves_patches_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(embeds, tokens.unflatten(1, grid))
 
 
-@pytest.mark.parametrize("part", ["embedder.skip.bias", "text_embedder.skip.bias", "text.table"])
+@pytest.mark.parametrize(
+    "part", ["embedder.skip.bias", "text_embedder.skip.bias", "text.table", "vision"]
+)
 def test_every_part_of_a_pair_changes_its_fingerprint(tmp_path: Path, part: str) -> None:
     model = _pair(tmp_path, "both")
     before = model.fingerprint
     if part == "text.table":
         model.text = load_text(write_words(tmp_path / "others", seed=1))
+    elif part == "vision":
+        path = tmp_path / "vision" / "model.safetensors"
+        weights = safetensors.torch.load_file(path)
+        next(w for name, w in weights.items() if name.endswith("convolution.weight")).add_(1e-3)
+        safetensors.torch.save_file(weights, path)
+        model.vision = load_vision(tmp_path / "vision")
     else:
         model.get_parameter(part).data[0] += 1e-3
     assert model.fingerprint != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from pacl.api import Model, load
 from pacl.data.images import open_image
 from pacl.data.pairs import read_pairs
 from pacl.datasets.classification.dataset import plain_labels
-from pacl.datasets.storybook import THINGS
+from pacl.datasets.storybook import LABELS, THINGS
+from pacl.evaluation.alignment import measure_patch_accuracy
+from pacl.evaluation.probe import TokenChoice, build_probe_scorer
+from pacl.inference.segmenter import Segmenter
+from pacl.inference.windows import PatchScorer
 from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers import FrozenClip
+from pacl.modeling.towers.hf import HfClip
 from pacl.quickstart import pictures, scores, world
 from pacl.quickstart.world import SEGMENT, World, draw_world, read_phrases
+from pacl.results import Segmentation
 from pacl.text.templates import PAPER7
 
 pytestmark = pytest.mark.slow
@@ -57,33 +65,69 @@ def test_every_split_is_what_it_is_called(drawn: World) -> None:
     assert not pairs_of[0] & pairs_of[1]
 
 
-def test_segmentation_columns_are_those_of_the_rows_own_masks(
+def test_columns_of_a_model_are_those_of_its_own_masks(
     drawn: World, models: dict[str, Model]
 ) -> None:
-    """Against sets of pixels of what each model segments itself."""
     rows = {name: scores.score_model(name, m, drawn, top1=0.25) for name, m in models.items()}
     assert rows["CLIP"]["miou"] != rows["PACL"]["miou"], "or a swapped row would go unnoticed"
-    masks = [torch.from_numpy(drawn.test.read_mask(item)).int() for item in drawn.test]
-    names = drawn.test.labels.names
     for name, model in models.items():
         images = [open_image(item.image_path) for item in drawn.test]
         found = [model.segment(image, drawn.test.labels, config=SEGMENT) for image in images]
-        guesses = [torch.from_numpy(result.label_map).int() - 1 for result in found]
-        ignored = [drawn.test.ignore_label]
-        iou = np.array(references.iou(guesses, masks, len(names), ignored))
-        assert rows[name]["method"] == name
-        assert rows[name]["miou"] == pytest.approx(np.nanmean(iou))
-        of_class = [rows[name]["iou"][label] for label in names]
-        assert [v for v in of_class if v is not None] == pytest.approx(list(iou[~np.isnan(iou)]))
-        is_scored = [mask != drawn.test.ignore_label for mask in masks]
-        n_right = sum(
-            int((guess == mask)[yes].sum())
-            for guess, mask, yes in zip(guesses, masks, is_scored, strict=True)
-        )
-        n_pixels = sum(int(yes.sum()) for yes in is_scored)
-        assert rows[name]["pixel_accuracy"] == pytest.approx(n_right / n_pixels)
-        assert rows[name]["classification_top1"] == 0.25
-        assert rows[name]["patch_accuracy_all"] <= rows[name]["patch_accuracy_present"] <= 1
+        words = model.vocabulary(drawn.test.labels)
+        check_row(rows[name], found, model.scorer(words), drawn, model.pacl.encoder)
+        assert (rows[name]["method"], rows[name]["classification_top1"]) == (name, 0.25)
+
+
+def test_columns_of_the_probe_are_those_of_its_own_masks(
+    drawn: World, models: dict[str, Model]
+) -> None:
+    encoder, tokens = models["PACL"].pacl.encoder, TokenChoice(kind="maskclip", layer=-2)
+    assert isinstance(encoder, HfClip)
+    names = drawn.test.labels.names
+    torch.manual_seed(0)
+    probe = torch.nn.Linear(encoder.width, len(names)).requires_grad_(False)
+    segmenter = Segmenter(
+        build_probe_scorer(encoder, probe, tokens, patch_stride_px=4),
+        encoder=encoder,
+        labels=names,
+        class_of_name=torch.arange(len(names)),
+        logit_scale=1.0,
+        config=SEGMENT,
+    )
+    images = [open_image(item.image_path) for item in drawn.test]
+    found = segmenter.segment([segmenter.prepare(image) for image in images])
+    row = scores.score_probe(probe, tokens, encoder, drawn)
+    scorer = build_probe_scorer(encoder, probe, tokens)
+    check_row(row, found, scorer, drawn, encoder)
+    assert (row["method"], row["classification_top1"]) == ("supervised linear probe", None)
+
+
+def check_row(
+    row: dict[str, Any],
+    found: list[Segmentation],
+    scorer: PatchScorer,
+    drawn: World,
+    encoder: FrozenClip,
+) -> None:
+    """Compare a row with sets of pixels, and with whole patches, of the test scenes."""
+    masks = [torch.from_numpy(drawn.test.read_mask(item)).int() for item in drawn.test]
+    names, ignored = drawn.test.labels.names, drawn.test.ignore_label
+    guesses = [torch.from_numpy(result.label_map).int() - 1 for result in found]
+    iou = np.array(references.iou(guesses, masks, len(names), [ignored]))
+    assert row["miou"] == pytest.approx(np.nanmean(iou))
+    of_class = [row["iou"][label] for label in names]
+    assert [v for v in of_class if v is not None] == pytest.approx(list(iou[~np.isnan(iou)]))
+    pairs = [
+        (guess[m != ignored], m[m != ignored]) for guess, m in zip(guesses, masks, strict=True)
+    ]
+    n_right = sum(int((guess == mask).sum()) for guess, mask in pairs)
+    assert row["pixel_accuracy"] == pytest.approx(n_right / sum(len(mask) for _, mask in pairs))
+    patches = measure_patch_accuracy(
+        scorer, drawn.test, encoder=encoder, class_of_name=torch.arange(len(names))
+    )
+    assert row["patch_accuracy_all"] == patches.over_all()
+    assert row["patch_accuracy_present"] == patches.over_present()
+    assert patches.over_all() < patches.over_present(), "or swapped columns would go unnoticed"
 
 
 def test_the_sheet_shows_each_column_s_own_masks(
@@ -102,6 +146,17 @@ def test_the_sheet_shows_each_column_s_own_masks(
         assert same(cells[name], result.overlay(legend=False, opacity=1))
     assert not same(cells["CLIP"], cells["PACL"])
     assert same(cells["image"], open_image(item.image_path))
+
+    mask = drawn.test.read_mask(item)
+    ours = models["PACL"].segment(item.image_path, drawn.test.labels, config=SEGMENT)
+    truth = replace(ours, label_map=mask + 1)  # 0 is none of the labels
+    assert same(cells["truth"], truth.overlay(legend=False, opacity=1))
+    areas = {name: (mask == k).mean() for k, name in enumerate(LABELS) if name in THINGS}
+    wanted = sorted((n for n in areas if areas[n] > 0.01), key=areas.__getitem__, reverse=True)[:3]
+    assert len(wanted) > 1
+    assert [title for title, _ in row[4:]] == [f"“{name}”" for name in wanted]
+    for name in wanted:
+        assert same(cells[f"“{name}”"], ours.heatmap(name))
 
 
 def same(image: Image.Image, other: Image.Image) -> bool:
