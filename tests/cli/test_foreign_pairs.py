@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import pacl
+from classification_copies import COPIES
 from foreign_towers import write_resnet, write_words
 from pacl.cli import main
 from pacl.training.config import TrainConfig
@@ -55,6 +56,51 @@ def test_train_segment_classify_evaluate(head: str, capsys: pytest.CaptureFixtur
     assert "one token every 16 px" in capsys.readouterr().err
     assert main(["classify", photo, "--labels", "house,boat", *model, "--score", "clip"]) == 1
     assert "no joint space" in capsys.readouterr().err
+
+
+def test_align_and_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("runs/pair") == 0
+    _write_masks(Path("masks"))
+    capsys.readouterr()
+    line = ["align", "masks", "--model", "runs/pair", "--n-pairs", "200", "--output", "aligned"]
+    assert main([*line, "--n-resamples", "10"]) == 0
+    table, notes = capsys.readouterr()
+    [of_all] = [row for row in table.splitlines() if row.startswith("patch accuracy, all")]
+    assert of_all.split()[4:6] == ["-", "-"]
+    assert "no patch accuracy of frozen tokens" in notes
+    [saved] = Path("aligned").glob("*.json")
+    content = json.loads(saved.read_text())
+    for name in ("patch_accuracy_all", "patch_accuracy_present"):
+        assert content["frozen"][name] == {"value": None, "low": None, "high": None}
+        assert 0 <= content["embedded"][name]["value"] <= 1
+    assert 0 <= content["frozen"]["coherence_auroc"]["value"] <= 1
+    assert main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    pair = {"model": "runs/pair", "kind": "PACL embedder", "of": "vision and words", "steps": 4}
+    assert pair in rows
+
+
+def test_classification_has_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("run", "--head", "text") == 0
+    COPIES["pets"](Path("data"))
+    capsys.readouterr()
+    line = ["evaluate", "pets", "--root", "data", "--model", "run", "--output", "scores"]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    assert "PACL's score alone" in printed
+    assert [row.split()[4] for row in printed.splitlines() if row.startswith("pets  ")] == ["pacl"]
+    [saved] = Path("scores").glob("pets_*.json")
+    content = json.loads(saved.read_text())
+    assert (list(content["rows"]), content["fusion"]) == (["pacl"], None)
+    assert main(line) == 0
+    assert "scored before" in capsys.readouterr().err
+
+
+def test_a_baseline_needs_a_clip(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("run") == 0
+    _write_masks(Path("masks"))
+    assert main(["evaluate", "masks", "--model", "run", "--baseline", "clip"]) == 2
+    assert "leave out --baseline" in capsys.readouterr().err
 
 
 def _write_masks(folder: Path) -> None:

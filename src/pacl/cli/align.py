@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,5 +112,7 @@ def _alignment_table(report: AlignmentReport) -> str:
 
 
 def _cells(estimate: Estimate, report: AlignmentReport) -> list[str]:
+    if math.isnan(estimate.value):
+        return ["-", "-"] if report.n_resamples else ["-"]
     cells = [f"{estimate.value:.3f}"]
     return [*cells, f"{estimate.low:.3f}-{estimate.high:.3f}"] if report.n_resamples else cells

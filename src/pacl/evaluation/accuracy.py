@@ -17,6 +17,8 @@ from pacl.inference.segmenter import check_config
 from pacl.modeling.pacl import Pacl
 from pacl.text.templates import TEMPLATES
 
+PACL_ALONE = "PACL's score alone: the towers are no CLIP, which would score by itself and fused"
+
 
 @dataclass(frozen=True, eq=False)
 class ClassificationMeasurement:
@@ -46,7 +48,8 @@ class ClassificationMeasurement:
         """How much there is to do, in a line."""
         n_words = sum(map(len, self.settings["prompts"]))
         n_prompts = len(self.settings["templates"]) * n_words
-        return f"{self.benchmark}: {n_prompts:,} prompts, {self.scores.n_images:,} images"
+        words = f"{self.benchmark}: {n_prompts:,} prompts, {self.scores.n_images:,} images"
+        return "\n".join([words, *(note for note in self.warnings if note == PACL_ALONE)])
 
     def record(self, output: Path) -> ScoreRecord:
         """The finished scores; nothing else is written."""
@@ -85,7 +88,8 @@ def measure_classification(
 
     Args:
         opened: The data set.
-        model: Any CLIP, with an embedder or as a training-free baseline.
+        model: Any CLIP, with an embedder or as a training-free baseline; or any pair of towers
+            with an embedder.
         subject: What the model is called.
         templates: A name in `pacl.text.templates.TEMPLATES`; None: the data set's own.
         patch_stride_px: Distance between the patches that PACL compares; None: the patch size.
@@ -120,6 +124,8 @@ def measure_classification(
     )
     is_meaningless = is_on_storybook(model) and not opened.is_drawn
     warnings = (*opened.warnings, *((DRAWN_ONLY,) if is_meaningless else ()))
+    if not model.pacl.is_clip:
+        warnings += (PACL_ALONE,)
     is_usual = templates is None and patch_stride_px is None
     return ClassificationMeasurement(opened, subject, scores, settings, is_usual, warnings)
 

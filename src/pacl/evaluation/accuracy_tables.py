@@ -20,11 +20,13 @@ used is unknown; these are ours."""
 
 
 def accuracy_rows(record: ScoreRecord) -> list[list[str]]:
-    """Three lines, as HEADER has them: CLIP, PACL, fusion."""
+    """One line per score, as HEADER has them: CLIP, PACL, fusion; PACL alone without a CLIP."""
     usual = {"top1": "top-1", "mean_per_class": "mean"}[record.details["usual_metric"]]
     fusion = record.details["fusion"]
-    how = f"chosen on {fusion['n_images']:,}" if fusion["n_images"] else "fixed"
-    named = {"fusion": f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}"}
+    named: dict[str, str] = {}
+    if fusion is not None:
+        how = f"chosen on {fusion['n_images']:,}" if fusion["n_images"] else "fixed"
+        named["fusion"] = f"fusion, CLIP's share {fusion['clip_share']:.2f}, {how}"
     return [
         [
             record.benchmark,

@@ -6,6 +6,7 @@ patch tokens shows that they are of the same class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from pacl.inference.segmenter import best_of_names, working_size_px
 from pacl.inference.vocabulary import Vocabulary
 from pacl.inference.windows import PatchScorer
 from pacl.modeling.pacl import Pacl
-from pacl.modeling.towers import FrozenClip
+from pacl.modeling.towers import VisionTower
 from pacl.results.figures import draw_roc
 
 MAX_ROC_POINTS = 200
@@ -53,12 +54,16 @@ class Estimate:
     high: float
 
 
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
 @dataclass(frozen=True)
 class TokenAlignment:
     """Alignment of one kind of patch tokens on one data set."""
 
     patch_accuracy_all: Estimate
-    """Share of patches whose best class is their label, every class a candidate."""
+    """Share of patches whose best class is their label, every class a candidate; nan for frozen
+    tokens of a tower that has no joint space with the texts."""
     patch_accuracy_present: Estimate
     """The same with only the classes of the same image as candidates: easier."""
     coherence_auroc: Estimate
@@ -93,7 +98,8 @@ class _ImagePatches:
     """What is kept of one image."""
 
     counts: dict[str, tuple[int, int]]
-    """Patches right among all classes and among those present, for "frozen" and "embedded"."""
+    """Patches right among all classes and among those present, for "embedded", and for "frozen"
+    where the towers are a CLIP."""
     n_patches: int
     tokens: Float[Tensor, "n E"]
     embeds: Float[Tensor, "n D"]
@@ -113,7 +119,8 @@ def measure_alignment(
     """Patch accuracy and semantic coherence on images and masks, in one pass over the images.
 
     Args:
-        model: Any CLIP, with an embedder or as a training-free baseline.
+        model: Any CLIP, with an embedder or as a training-free baseline; or any pair of towers
+            with an embedder.
         dataset: Images, masks, class names, ids to ignore.
         n_pairs: Pairs of patches that are compared, from any images; the patches are up to 64
             of each image, 100,000 in all.
@@ -162,11 +169,13 @@ def _measure_image(
 ) -> _ImagePatches:
     """Encode an image once and read everything off its patches."""
     pacl = model.pacl
-    pixels = _read_image(pacl.encoder, item)[None].to(pacl.device)
-    tokens, grid = pacl.encoder.encode_patches(pixels, kind=pacl.token_kind, layer=pacl.token_layer)
+    pixels = _read_image(pacl.vision, item)[None].to(pacl.device)
+    tokens, grid = pacl.vision.encode_patches(pixels, kind=pacl.token_kind, layer=pacl.token_layer)
     labels = _labels_of_patches(dataset, item, grid).flatten()
     embeds = pacl.embed_tokens(tokens)
-    joint = {"frozen": _embed_as_clip(pacl, pixels, tokens), "embedded": embeds}
+    joint = {"embedded": embeds}
+    if pacl.is_clip:
+        joint["frozen"] = _embed_as_clip(pacl, pixels, tokens)
     accuracies = {kind: _count_right(each[0], labels, vocabulary) for kind, each in joint.items()}
     rows = (labels != NO_CLASS).nonzero().flatten()
     n_patches = len(rows)
@@ -216,7 +225,11 @@ def _summarise(
 ) -> TokenAlignment:
     """The scores of one kind of tokens with their intervals."""
     n_patches = torch.tensor([image.n_patches for image in images])
-    n_all, n_present = torch.tensor([image.counts[kind] for image in images]).T
+    of_all = of_present = _UNKNOWN
+    if kind in images[0].counts:
+        n_all, n_present = torch.tensor([image.counts[kind] for image in images]).T
+        of_all = _estimate_share(n_all, n_patches, resamples)
+        of_present = _estimate_share(n_present, n_patches, resamples)
     image_of_token = torch.cat([torch.full((len(each),), k) for k, each in enumerate(tokens)])
     labels = torch.cat([image.labels for image in images])
     pairs = compare_pairs(torch.cat(list(tokens)), labels, n_pairs=n_pairs, seed=seed)
@@ -230,8 +243,8 @@ def _summarise(
     )
     thin = torch.linspace(0, len(fpr) - 1, MAX_ROC_POINTS).round().long().unique()
     return TokenAlignment(
-        patch_accuracy_all=_estimate_share(n_all, n_patches, resamples),
-        patch_accuracy_present=_estimate_share(n_present, n_patches, resamples),
+        patch_accuracy_all=of_all,
+        patch_accuracy_present=of_present,
         coherence_auroc=_estimate(auroc, areas),
         roc={"fpr": fpr[thin].tolist(), "tpr": tpr[thin].tolist()},
     )
@@ -251,7 +264,7 @@ def measure_patch_accuracy(
     scorer: PatchScorer,
     dataset: MaskDataset,
     *,
-    encoder: FrozenClip,
+    encoder: VisionTower,
     class_of_name: Tensor,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PatchAccuracy:
@@ -275,7 +288,7 @@ def measure_patch_accuracy(
     return accuracy
 
 
-def _read_image(encoder: FrozenClip, item: MaskItem) -> Tensor:
+def _read_image(encoder: VisionTower, item: MaskItem) -> Tensor:
     """The whole image, resized to whole patches, normalised (3, H, W)."""
     image = open_image(item.image_path)
     size_px = working_size_px(image.height, image.width, encoder=encoder, config=SegmentConfig())
@@ -332,6 +345,8 @@ def save_alignment(
     notes = [f"wrote {path}"]
     if is_on_storybook(model) and not opened.is_drawn:
         notes.append(f"note: {MEANINGLESS}")
+    if not model.pacl.is_clip:
+        notes.append("note: no patch accuracy of frozen tokens, which no CLIP ties to the texts")
     curves = {"frozen tokens": report.frozen, "patch embeddings": report.embedded}
     drawn = {
         f"{name}, AUROC {each.coherence_auroc.value:.3f}": (each.roc["fpr"], each.roc["tpr"])

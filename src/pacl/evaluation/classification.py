@@ -2,6 +2,7 @@
 
 Three rows from one pass over the images: CLIP's own cosine, PACL's compatibility, and their
 weighted mean, whose weight is chosen on training images or fixed at one half, never on the test.
+Towers that are no CLIP have PACL's row alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,12 +54,13 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class SetReport:
-    """Zero-shot classification of one set by CLIP, by PACL and by both."""
+    """Zero-shot classification of one data set by CLIP, by PACL and by both."""
 
     labels: tuple[str, ...]
     rows: dict[str, ScoreRow]
     """By score, one of ROWS."""
-    fusion: FusionWeight
+    fusion: FusionWeight | None
+    """None: there is no CLIP to fuse with."""
     n_images: int
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class SetReport:
             score: asdict(row) | {"per_class": dict(zip(self.labels, row.per_class, strict=True))}
             for score, row in self.rows.items()
         }
-        fusion = asdict(self.fusion)
+        fusion = self.fusion and asdict(self.fusion)
         return without_nan({"n_images": self.n_images, "rows": rows, "fusion": fusion})
 
 
@@ -108,7 +109,8 @@ class ClassificationScores:
         self._n_to_choose_on = n_to_choose_on
         self._seed = seed
         self._fusion: FusionWeight | None = None
-        self._counts = {score: ClassAccuracy(len(data.labels)) for score in ROWS}
+        scores = ROWS if model.pacl.is_clip else ("pacl",)
+        self._counts = {score: ClassAccuracy(len(data.labels)) for score in scores}
 
     @property
     def n_images(self) -> int:
@@ -116,7 +118,7 @@ class ClassificationScores:
         return len(self._data.test)
 
     def iter_scored(self) -> Iterator[str]:
-        """Choose the fusion's weight on training images, then classify the test images.
+        """Choose the fusion's weight, if any, on training images, then classify the test images.
 
         Yields:
             A few words after each batch.
@@ -126,18 +128,20 @@ class ClassificationScores:
         """
         started_s = time.perf_counter() - self.seconds
         reader, vocabulary = self._reader, self._reader.vocabulary
-        if self._fusion is None:
+        if self._fusion is None and "fusion" in self._counts:
             self._fusion = yield from _choose_fusion(
                 reader, self._data.train, n_images=self._n_to_choose_on, seed=self._seed
             )
         rows = range(self.n_done, self.n_images)
-        for of_pacl, of_clip, targets in reader.iter_logits(self._data.test, rows):
-            fused = fuse_logits(of_pacl, of_clip, self._fusion.clip_share)
-            for score, logits in zip(ROWS, (of_clip, of_pacl, fused), strict=True):
+        for logits, targets in reader.iter_logits(self._data.test, rows):
+            if self._fusion is not None:
+                share = self._fusion.clip_share
+                logits["fusion"] = fuse_logits(logits["pacl"], logits["clip"], share)
+            for score, accuracy in self._counts.items():
                 of_classes = max_over_names(
-                    logits, vocabulary.class_of_name, len(self._data.labels)
+                    logits[score], vocabulary.class_of_name, len(self._data.labels)
                 )
-                self._counts[score].update(of_classes, targets)
+                accuracy.update(of_classes, targets)
             self.n_done += len(targets)
             self.seconds = time.perf_counter() - started_s
             yield f"top-1 {self._counts['pacl'].top1():.1%}"
@@ -149,13 +153,13 @@ class ClassificationScores:
             "n_done": np.array(self.n_done),
             "seconds": np.array(self.seconds),
             "fusion": np.array(fusion, dtype=np.float64),  # None becomes nan
-            "counts": np.array([self._counts[score].to_json() for score in ROWS]),
+            "counts": np.array([each.to_json() for each in self._counts.values()]),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take up counts that `state` returned."""
         counts = [ClassAccuracy.from_json(table) for table in state["counts"].tolist()]
-        self._counts = dict(zip(ROWS, counts, strict=True))
+        self._counts = dict(zip(self._counts, counts, strict=True))
         self.n_done, self.seconds = int(state["n_done"]), float(state["seconds"])
         if len(state["fusion"]):
             share, n_images, top1 = state["fusion"].tolist()
@@ -163,7 +167,6 @@ class ClassificationScores:
 
     def report(self) -> SetReport:
         """The accuracies, once all images are counted."""
-        assert self._fusion is not None
         return SetReport(
             labels=self._data.labels.names,
             rows={score: _read_row(accuracy) for score, accuracy in self._counts.items()},
@@ -185,7 +188,8 @@ def evaluate_set(
     """Classify the test images of a data set with its class names.
 
     Args:
-        model: Any CLIP, with an embedder or as a training-free baseline.
+        model: Any CLIP, with an embedder or as a training-free baseline; or any pair of towers
+            with an embedder.
         data: Images and classes.
         templates: Prompts the class names are put in.
         patch_stride_px: Distance between the patches that PACL compares; None: the patch size.
@@ -221,30 +225,27 @@ class _Reader:
 
     def iter_logits(
         self, split: Split, rows: Sequence[int]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """PACL's logits, CLIP's and the classes of batches of images.
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """The logits of batches of images, by score, and the images' classes.
 
         While one batch is encoded, threads read the next.
         """
 
         def read(row: int) -> Tensor:
-            return self.pacl.encoder.prepare(split.images.open(row))
+            return self.pacl.vision.prepare(split.images.open(row))
 
         size = self.batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         for batch, images in prefetch(read, batches, workers=_N_READERS):
-            yield *self._score(torch.stack(images)), torch.from_numpy(split.targets[list(batch)])
+            yield self._score(torch.stack(images)), torch.from_numpy(split.targets[list(batch)])
 
     @torch.inference_mode()
-    def _score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        score = partial(
-            image_logits,
-            self.pacl,
-            images,
-            self.vocabulary.text_embeds,
-            patch_stride_px=self.patch_stride_px,
-        )
-        return score(score="pacl"), score(score="clip")
+    def _score(self, images: Tensor) -> dict[str, Tensor]:
+        texts, stride_px = self.vocabulary.text_embeds, self.patch_stride_px
+        return {
+            score: image_logits(self.pacl, images, texts, score=score, patch_stride_px=stride_px)
+            for score in (("clip", "pacl") if self.pacl.is_clip else ("pacl",))
+        }
 
 
 def _choose_fusion(
@@ -256,13 +257,13 @@ def _choose_fusion(
     rows = draw_evenly(train.targets, n_images, seed=seed).tolist()
     parts: list[tuple[Tensor, ...]] = []
     n_done = 0
-    for part in reader.iter_logits(train, rows):
-        parts.append(tuple(tensor.cpu() for tensor in part))
-        n_done += len(part[2])
+    for logits, targets in reader.iter_logits(train, rows):
+        parts.append((logits["pacl"].cpu(), logits["clip"].cpu(), targets))
+        n_done += len(targets)
         yield f"{n_done:,} of {len(rows):,} training images"
-    of_pacl, of_clip, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    of_pacl, of_clip, of_all = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return choose_clip_share(
-        of_pacl, of_clip, targets, class_of_name=reader.vocabulary.class_of_name.cpu()
+        of_pacl, of_clip, of_all, class_of_name=reader.vocabulary.class_of_name.cpu()
     )
 
 

@@ -52,7 +52,7 @@ def describe_models(runs: Path) -> list[dict[str, Any]]:
         runs: Folder that is searched, with all its subfolders, for runs with a checkpoint.
 
     Returns:
-        Per model its name, kind, CLIP and steps of training.
+        Per model its name, kind, CLIP or pair of towers, and steps of training.
     """
     found = [(path.parents[1], str(path.parents[1])) for path in runs.glob("**/last/config.json")]
     found.sort()
@@ -67,7 +67,8 @@ def _describe_checkpoint(directory: Path, name: str) -> dict[str, Any] | None:
     last = directory / "last"
     config = read_json_object((last if last.is_dir() else directory) / CONFIG)
     if config.get("format") == "pacl":
-        kind, encoder = "PACL embedder", config.get("encoder", "?")
+        towers = (config.get(name) for name in ("encoder", "vision", "text"))
+        kind, encoder = "PACL embedder", " and ".join(dict.fromkeys(filter(None, towers))) or "?"
     elif config.get("model_type") == "clip":
         has_embedder = (directory / "pacl" / CONFIG).is_file()
         kind, encoder = "CLIP with PACL embedder" if has_embedder else "CLIP", "-"

@@ -94,6 +94,7 @@ class Pacl(nn.Module):
             raise InputError(
                 f"{self.vision.source} and {self.text.source} have no joint space of their own",
                 why="only a CLIP scores an image, or its patches, without a trained embedder",
+                fix="use the trained embedder: leave out --baseline, or --score clip and fusion",
             )
         return cast(FrozenClip, self.vision)
 

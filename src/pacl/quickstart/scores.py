@@ -53,7 +53,7 @@ def score_model(name: str, model: Model, world: World, *, top1: float) -> dict[s
     patches = measure_patch_accuracy(
         model.scorer(vocabulary),
         world.test,
-        encoder=model.pacl.encoder,
+        encoder=model.pacl.vision,
         class_of_name=vocabulary.class_of_name,
     )
     return _row(name, segmentation, patches, top1=top1)
