@@ -1,1 +1,1 @@
-"""Dense inference: windows, upsampling, labelling, refinement."""
+"""Dense inference: windows, labelling, refinement."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from pacl.training.token_store import (
     DTYPES,
     TokenBatch,
     TokenSettings,
-    collect_in_memory,
     collect_on_disk,
 )
 
@@ -158,9 +158,16 @@ def build_token_cache(
 
 def _collect_shares(batches: Iterator[TokenBatch], n_images: int, share: slice) -> TokenBatch:
     """In memory, the tokens of all images, of which this process encodes a share."""
-    own = collect_in_memory(batches, n_images, first_row=share.start)
-    distributed.exchange_shares(own.tokens)
+    first = next(batches)
+    tokens = first.tokens.new_empty(n_images, *first.tokens.shape[1:])
+    own_unreadable: dict[int, str] = {}
+    row = share.start
+    for batch in chain([first], batches):
+        tokens[row : row + len(batch.tokens)] = batch.tokens
+        row += len(batch.tokens)
+        own_unreadable |= batch.unreadable
+    distributed.exchange_shares(tokens)
     unreadable: dict[int, str] = {}
-    for found in distributed.gather_values(own.unreadable):
+    for found in distributed.gather_values(own_unreadable):
         unreadable |= found
-    return TokenBatch(own.tokens, own.grid, unreadable)
+    return TokenBatch(tokens, first.grid, unreadable)

@@ -1,4 +1,4 @@
-"""Where patch tokens are collected: in memory, or in a file that can be resumed."""
+"""Patch tokens collected in a file, which an interrupted build can resume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -53,27 +52,6 @@ class TokenBatch:
     """Rows and columns of the patch grid."""
     unreadable: dict[int, str]
     """Row number in the whole set -> why its image could not be read."""
-
-
-def collect_in_memory(
-    batches: Iterator[TokenBatch], n_images: int, *, first_row: int = 0
-) -> TokenBatch:
-    """All batches as one.
-
-    Args:
-        batches: Tokens of consecutive images.
-        n_images: Rows to make room for.
-        first_row: Where the first batch goes; what no batch fills is left as it is.
-    """
-    first = next(batches)
-    tokens = first.tokens.new_empty(n_images, *first.tokens.shape[1:])
-    unreadable: dict[int, str] = {}
-    row = first_row
-    for batch in chain([first], batches):
-        tokens[row : row + len(batch.tokens)] = batch.tokens
-        row += len(batch.tokens)
-        unreadable |= batch.unreadable
-    return TokenBatch(tokens, first.grid, unreadable)
 
 
 @dataclass
