@@ -16,6 +16,7 @@ from checkpoints import write_clip
 from pacl.errors import InputError
 from pacl.modeling.pacl import Pacl
 from pacl.text.nouns import extract_nouns
+from pacl.training import objectives
 from pacl.training.batches import find_false_negatives, number_texts, sample_patches
 from pacl.training.config import TrainConfig
 from pacl.training.train import noun_weight, train
@@ -126,6 +127,22 @@ def test_patches_of_a_step_depend_on_seed_and_step_alone() -> None:
     assert not torch.equal(drawn, sample_patches(5, 20, 6, seed=1, step=4))
     assert not torch.equal(drawn, sample_patches(5, 20, 6, seed=2, step=3))
     assert torch.equal(sample_patches(2, 4, 9, seed=0, step=0), torch.arange(4).expand(2, 4))
+
+
+def test_each_step_draws_patches_of_its_own(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def note(*sizes: int, **settings: int) -> torch.Tensor:
+        drawn.append(sample_patches(*sizes, **settings))
+        return drawn[-1]
+
+    monkeypatch.setattr(objectives, "sample_patches", note)
+    train(replace(config, patches_per_image=3))
+    assert len(drawn) == config.steps == 4
+    for step, kept in enumerate(drawn):  # of the batch's 6 images, 16 patches each
+        assert torch.equal(kept, sample_patches(6, 16, 3, seed=config.seed, step=step))
 
 
 def test_the_noun_weight_runs_along_a_line(config: TrainConfig) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from benchmark_copies import COPIES, copy_coco, copy_voc, every_id, save_image, save_mask
+from pacl.data import images
 from pacl.data.images import open_mask
 from pacl.datasets.segmentation import voc
 from pacl.datasets.segmentation.check import BenchmarkReport, check_benchmark
+from pacl.datasets.segmentation.open import open_segmentation
 from pacl.errors import InputError
 
 MASKS = {
@@ -65,6 +68,38 @@ def test_a_good_copy(name: str, tmp_path: Path) -> None:
     assert len(report.warnings) == 1
     assert "not comparable" in report.warnings[0]
     assert json.loads(json.dumps(report.to_json()))["is_usable"] is True
+
+
+@pytest.mark.parametrize("which", ["folder", "voc21"])
+def test_opening_reads_each_image_header_and_each_mask_once(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading is what opening a large data set costs; a folder compares masks' headers before."""
+    copy_voc(tmp_path)
+    if which == "folder":
+        for name in ("a", "b"):
+            save_image(tmp_path / "images" / f"{name}.png", (8, 8))
+            save_mask(tmp_path / "masks" / f"{name}.png", np.eye(8, dtype=np.uint8))
+    n_opened, n_loaded = Counter[str](), Counter[str]()
+    open_file, decode = images._open, images._decode
+
+    def count_opened(source: Path) -> Image.Image:
+        n_opened[str(source)] += 1
+        return open_file(source)
+
+    def count_loaded(source: Path) -> Image.Image:
+        n_loaded[str(source)] += 1
+        return decode(source)
+
+    monkeypatch.setattr(images, "_open", count_opened)
+    monkeypatch.setattr(images, "_decode", count_loaded)
+    labels = "sky,road" if which == "folder" else None
+    opened = open_segmentation(which, root=tmp_path, labels=labels)
+    items = opened.dataset.items
+    assert [n_opened[str(item.image_path)] for item in items] == [1] * len(items)
+    assert n_loaded == Counter(str(item.mask_path) for item in items)
+    n_headers = 2 if which == "folder" else 1
+    assert [n_opened[str(item.mask_path)] for item in items] == [n_headers] * len(items)
 
 
 def test_expected_counts_are_the_official_ones() -> None:
