@@ -55,17 +55,21 @@ def folder(tmp_path: Path) -> FolderDataset:
     return FolderDataset(tmp_path / "street", labels=LABELS)
 
 
-def test_scores_are_those_of_the_segmenter(model: Model, folder: FolderDataset) -> None:
+@pytest.mark.parametrize("smoothing", [None, 0.3])
+def test_scores_are_those_of_the_segmenter(
+    model: Model, folder: FolderDataset, smoothing: float | None
+) -> None:
+    config = replace(CONFIG, smoothing=smoothing)
     images = [open_image(item.image_path) for item in folder]
-    results = [model.segment(image, LABELS, config=CONFIG) for image in images]
+    results = [model.segment(image, LABELS, config=config) for image in images]
     predictions = [torch.from_numpy(result.label_map.astype(np.int64) - 1) for result in results]
     targets = [torch.from_numpy(folder.read_mask(item)) for item in folder]
     expected = references.iou(predictions, targets, 3, [255])
-    report = evaluate_folder(model, folder, config=CONFIG)
+    report = evaluate_folder(model, folder, config=config)
     np.testing.assert_allclose(report.iou, expected, atol=1e-12)
     assert report.n_images == 5
     assert report.protocol["short_side_px"] == 32
-    task = build_task("street", folder, preset=None, config=CONFIG)
+    task = build_task("street", folder, preset=None, config=config)
     scored = SegmentationScores(build_predictor(model, task))
     assert list(scored.iter_scored())[-1] == f"mIoU {report.miou:.3f}"
     assert scored.reports()[PLAIN].iou == report.iou
