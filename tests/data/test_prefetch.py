@@ -13,7 +13,7 @@ from pacl.data.images import prefetch
 
 def test_batches_come_back_in_order_with_what_they_loaded_to() -> None:
     def load(item: int) -> int:
-        time.sleep(0.002 * (item % 3))  # later items finish before earlier ones
+        time.sleep(0.01 * (2 - item % 3))  # of a batch, the first item is the last to be ready
         return item * item
 
     batches = [[0, 1, 2], [], [3], [4, 5]]
