@@ -5,7 +5,7 @@ number alone, so a checkpoint holds no random state and no position in a data lo
 
 Texts are numbered once (``TextTable``): first the unique captions, then every noun in every
 template. A batch is a handful of integers; what an integer is turned into (a cached embedding or
-tokens for a text tower in training) is none of this file's concern.
+tokens for a text tower in training) is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ Captions = Sequence[Sequence[str]]
 
 
 def random_stream(seed: int, purpose: str, step: int) -> np.random.Generator:
-    """A random generator that depends on (seed, purpose, step) and on nothing else."""
+    """Return a random generator that depends on (seed, purpose, step) and on nothing else."""
     return np.random.default_rng((seed, zlib.crc32(purpose.encode()), step))
 
 
 def torch_stream(seed: int, purpose: str, step: int) -> torch.Generator:
-    """The same for torch's operators, on the CPU."""
+    """Return the same kind of generator for torch's operators, on the CPU."""
     state = random_stream(seed, purpose, step).integers(2**63 - 1)
     return torch.Generator().manual_seed(int(state))
 
 
 def count_steps_per_epoch(n_images: int, batch_size: int) -> int:
-    """Whole batches in one pass; the last partial batch is dropped unless it is the only one."""
+    """Count the whole batches of a pass; a partial one counts only where it is the only one."""
     return max(1, n_images // batch_size)
 
 
 def sample_rows(n_images: int, batch_size: int, *, seed: int, step: int) -> Int64[np.ndarray, "B"]:
-    """The image rows of one step: each epoch is a fresh permutation cut into batches.
+    """Draw the image rows of one step: each epoch is a fresh permutation cut into batches.
 
     Args:
         n_images: Number of images in the data.
-        batch_size: Images of one step; where it exceeds ``n_images`` the batch is all of them.
+        batch_size: Images per step; if it exceeds ``n_images``, the batch is all of them.
         seed: Seed of the run.
         step: Step number from 0, counted over all epochs.
 
@@ -108,7 +108,7 @@ def number_texts(
     Args:
         captions: Per image, one caption or more.
         templates: Prompt templates with one ``{}``.
-        extract_nouns: Caption → its nouns; None leaves the nouns out.
+        extract_nouns: Returns the nouns of a caption; None: nouns are left out.
 
     Returns:
         The table; nouns are numbered in order of first appearance.
@@ -142,7 +142,7 @@ def number_texts(
 
 
 def sample_texts(table: TextTable, rows: np.ndarray, *, seed: int, step: int) -> TextBatch:
-    """Draw one caption per image, and beside it those captions' nouns, each in one template.
+    """Draw one caption per image, and the nouns of those captions, each in one template.
 
     Args:
         table: The numbered texts.
@@ -179,11 +179,11 @@ def find_false_negatives(
         table: The numbered texts.
         rows: Image rows of the step.
         caption_ids: Per image, the number of the caption that was drawn for it.
-        by_nouns: Whether a caption with nouns, all of which the image's captions name, counts as
-            well; else only a caption that the image has itself.
+        by_nouns: Whether a caption also counts if it has nouns and the image's captions name
+            all of them; otherwise only the image's own captions count.
 
     Returns:
-        True at (i, j) where caption j may describe image i; on the diagonal in any case.
+        True at (i, j) where caption j may describe image i; always true on the diagonal.
     """
     known = np.stack([np.isin(caption_ids, table.captions_of_image[row]) for row in rows])
     if by_nouns:
@@ -202,14 +202,14 @@ def sample_patches(
     """Draw the patches of each image of a whole batch that a step is trained on.
 
     Args:
-        n_images: Images of the step, of all processes together.
+        n_images: Images of the step over all processes.
         n_patches: Patches of an image.
-        n_kept: Patches to draw; capped to those there are.
+        n_kept: Patches to draw; capped to `n_patches`.
         seed: Seed of the run.
         step: Step number from 0.
 
     Returns:
-        Patch numbers, each at most once per image, ascending.
+        Patch numbers in ascending order, each at most once per image.
     """
     order = torch.rand(n_images, n_patches, generator=torch_stream(seed, "patch subset", step))
     return order.argsort(dim=1)[:, :n_kept].sort(dim=1).values
@@ -218,10 +218,10 @@ def sample_patches(
 def texts_of_run(
     table: TextTable, *, batch_size: int, seed: int, n_steps: int
 ) -> Int64[np.ndarray, " used"]:
-    """Numbers of the texts that a run asks for, ascending.
+    """Find the numbers of the texts that a run uses, in ascending order.
 
-    A long run asks for nearly all, so all are named without looking; of a short one every step is
-    drawn. Either is the same when the run is resumed.
+    A long run uses nearly all, so all are returned without drawing; for a short one every step is
+    drawn. Both return the same when the run is resumed.
     """
     n_images = len(table.captions_of_image)
     if n_steps * batch_size >= len(table.texts):

@@ -33,12 +33,12 @@ PAPER: dict[str, Any] = {
     "noun_weight_end": None,
     "patches_per_image": None,
 }
-"""Every value the paper publishes (docs/method.md says which are quoted and which unknown)."""
+"""Every value that the paper publishes; docs/method.md has the sources and what is unknown."""
 
 FREE_TO_CHANGE = frozenset(
     {"output", "workers", "cache", "cache_images_gb", "checkpoint_every", "log_every"}
 )
-"""Fields that change nothing in the weights, so a run may be resumed with others."""
+"""Fields that do not affect the weights: a run may be resumed with other values."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TrainConfig:
 
     model: str = "storybook"
     """CLIP to build on: a hub id or a local directory in Hugging Face format. With the clip
-    objective, a directory without weights is a recipe for a new model: it starts from random."""
+    objective, a directory without weights describes a new model, which starts at random."""
 
     vision: str | None = None
     """Vision tower, with `--text` in place of `--model`: a CLIP, or a convolutional network in
@@ -63,40 +63,40 @@ class TrainConfig:
     """Text tower: a CLIP, or a directory of static word vectors (model2vec's or WordLlama's)."""
 
     head: Literal["vision", "text", "both"] = "vision"
-    """pacl: what is trained. vision: patches are mapped to the texts (the paper's); text: texts to
-    the patches; both."""
+    """pacl: the side that is trained. vision (the paper's) maps patches to the texts, text maps
+    texts to the patches, both maps both to a joint space."""
 
     image_key: str | None = None
-    """Column of the image paths; none: found by its name."""
+    """Column of the image paths; none: detected by name."""
 
     caption_key: str | None = None
-    """Column of the captions; none: found by its name."""
+    """Column of the captions; none: detected by name."""
 
     objective: Literal["pacl", "clip"] = "pacl"
     """pacl: align patches with a frozen CLIP. clip: train the CLIP itself (pooled embeddings)."""
 
     trainable: str = ""
-    """Parts that learn, separated by commas: `embedder` (pacl); `vision`, `text` or `all` (clip).
+    """Parts to train, separated by commas: `embedder` (pacl); `vision`, `text` or `all` (clip).
     Empty: embedder for pacl, all for clip."""
 
     paper: bool = False
     """Set every value the paper publishes: temperature 1, last layer, random start, batch 4096,
-    10 epochs, lr 5e-4, wd 0.2. Overrides the single options."""
+    10 epochs, lr 5e-4, wd 0.2. Overrides the individual options."""
 
     batch_size: int = 256
-    """Images per step; capped to the number of images, and the result says so."""
+    """Images per step; capped to the number of images, with a note."""
 
     epochs: int = 10
-    """Passes over the images. Of several captions of an image, one is drawn in each pass."""
+    """Passes over the images. Where an image has several captions, each pass draws one."""
 
     steps: int | None = None
     """Optimiser steps in place of epochs."""
 
     lr: float = 5e-4
-    """Highest learning rate of AdamW; falls to 0 along a cosine over all steps."""
+    """Peak learning rate of AdamW; decays to 0 along a cosine over all steps."""
 
     wd: float = 0.2
-    """Weight decay, on matrices only: biases, norms and the logit scale are spared."""
+    """Weight decay, on matrices only: not on biases, norms and the logit scale."""
 
     beta1: float = 0.9
     """AdamW's first decay rate."""
@@ -112,7 +112,7 @@ class TrainConfig:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 runs encoder and embedder in bfloat16; the compatibility is always float32.
-    auto: bf16 where the GPU or CPU computes in it."""
+    auto: bf16 where the GPU or CPU supports it in hardware."""
 
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda, cuda:1 ..."""
@@ -124,36 +124,37 @@ class TrainConfig:
     """Seed of the initial weights, the order of images, captions, templates and augmentation."""
 
     cache: Literal["memory", "disk", "none"] = "memory"
-    """pacl: where the frozen patch tokens are kept. none: encode the images in every step. Of
-    several processes each holds all tokens in its memory; on disk they share a file."""
+    """pacl: where the frozen patch tokens are kept. none: encode the images in every step. With
+    several processes, each holds all tokens in memory; on disk they share one file."""
 
     cache_images_gb: float = 4.0
     """Decoded images up to this size are held in memory; beyond it they are decoded per step.
-    Used where images are encoded in the step (clip, or cache none). Of several processes, for
-    each."""
+    Used where images are encoded in the step (clip, or cache none). Applies to each
+    process."""
 
     patch_temperature: float = 0.05
-    """Temperature τ_p of the softmax over patches; 1 is the paper's. Low: an image is judged by
-    the few patches that fit a text best."""
+    """Temperature τ_p of the softmax over patches; 1 is the paper's. The lower, the
+    fewer patches decide: those that fit a text best."""
 
     pooling: Literal["pacl", "mean", "max", "sparse", "own-caption"] = "pacl"
     """How an image's patches are pooled for a text: pacl (the paper's), mean (CLIP's), max (FILIP's
     best patch), sparse (SPARC's weights); own-caption, which is another objective: an image is
-    pooled for its own caption only. Classifying uses the same."""
+    pooled for its own caption only. Classification uses the same pooling."""
 
     null_token: Literal["none", "zero", "learn"] = "none"
-    """pacl pooling: a token beside the patches that takes what no patch fits, with cosine 0 to
-    every text, or a learned one."""
+    """pacl pooling: an extra token that absorbs the weight where no patch fits. zero: its cosine to
+    every text is 0; learn: the cosine is learned."""
 
     patches_per_image: int | None = None
-    """Random patches of each image that a step is trained on, others every time; none: all."""
+    """Random patches of each image per step, drawn anew each time; none: all patches."""
 
     loss: Literal["contrastive", "sigmoid"] = "contrastive"
     """contrastive: CLIP's (the paper's). sigmoid: SigLIP's, with a learned bias."""
 
     false_negatives: Literal["keep", "equal", "nouns"] = "keep"
-    """Captions of other images that may describe an image as well: keep them as negatives; leave
-    out equal captions; or leave out all whose nouns the image's captions name."""
+    """Captions of other images that may describe an image as well. keep: they stay negatives;
+    equal: equal captions are left out; nouns: so are captions whose nouns are all in the image's
+    own."""
 
     token_kind: str = "clip"
     """Last block of the frozen encoder: clip, maskclip, sclip, clearclip or naclip."""
@@ -162,49 +163,49 @@ class TrainConfig:
     """Block whose patch tokens are used: -1 the last (the paper's), -2 the one before ..."""
 
     init: Literal["random", "clip"] = "random"
-    """Embedder's start: random, or clip = the checkpoint's own visual projection."""
+    """Initial weights of the embedder: random, or clip for the checkpoint's visual projection."""
 
     noun_weight: float = 10.0
-    """Weight of the noun loss beside the caption loss; 0 leaves nouns out."""
+    """Weight of the noun loss relative to the caption loss; 0: no nouns."""
 
     noun_weight_end: float | None = None
-    """Noun weight at the end of training, reached along a line; none: it stays as it is."""
+    """Noun weight at the end of training, reached linearly; none: constant."""
 
     templates: str = "paper7"
     """Prompt templates that nouns are put in: paper7, simple or imagenet80."""
 
     logit_scale: Literal["learn", "fixed"] = "learn"
-    """Whether the logit scale is learned (clamped at 100) or stays at its first value."""
+    """Whether the logit scale is learned (clamped at 100) or stays at its initial value."""
 
     logit_scale_init: float | None = None
-    """First value of the logit scale; none: the checkpoint's own, or 20 with the sigmoid loss."""
+    """Initial logit scale; none: the checkpoint's own, or 20 with the sigmoid loss."""
 
     logit_bias_init: float = -10.0
-    """First value of the sigmoid loss's bias."""
+    """Initial bias of the sigmoid loss."""
 
     augment: Literal["none", "flip", "crop"] = "none"
-    """Images encoded in the step: flip left and right, or flip and crop (70 to 100 % of the area).
-    Leave it off where captions say left and right."""
+    """Augmentation of images encoded in the step: horizontal flips, or flips and crops (70 to 100 %
+    of the area). Leave it off where captions say left and right."""
 
     keep_patches: float = 1.0
     """clip: share of patches the vision tower sees in each step, drawn at random (FLIP);
     0.5 nearly halves the time of a step."""
 
     image_size: int | None = None
-    """Squeeze the images into squares of this many pixels; none: the checkpoint's own resizing
-    and centre crop."""
+    """Side in pixels of the squares that images are squeezed into; none: the checkpoint's own
+    resizing and centre crop."""
 
     checkpoint_every: int = 500
-    """Steps between checkpoints; one is written at the end and on an interrupt in any case."""
+    """Steps between checkpoints; one is always written at the end and on an interrupt."""
 
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
 
     def resolve(self) -> TrainConfig:
-        """The settings with presets and defaults filled in, checked.
+        """Return the settings with presets and defaults filled in, checked.
 
         Raises:
-            InputError: A value out of range, or options that exclude each other.
+            InputError: A value is out of range, or options exclude each other.
         """
         config = replace(self, **PAPER) if self.paper else self
         if not config.trainable:
@@ -213,21 +214,21 @@ class TrainConfig:
         return config
 
     def trainable_parts(self) -> frozenset[str]:
-        """The set of parts that learn: {"embedder"}, or some of {"vision", "text"}."""
+        """Return the set of parts to train: {"embedder"}, or some of {"vision", "text"}."""
         parts = frozenset(part.strip() for part in self.trainable.split(","))
         return frozenset({"vision", "text"}) if parts == {"all"} else parts
 
     def differing_fields(self, saved: dict[str, Any]) -> list[str]:
-        """Names of the fields that differ from a saved run and would change its weights.
+        """Return the names of the fields that differ from a saved run and would change its weights.
 
-        A field that is younger than the saved run counts as having had its default there.
+        A field that did not exist when the run was saved counts as having had its default.
         """
         mine = self.to_json()
         known = [field for field in fields(self) if field.name not in FREE_TO_CHANGE]
         return [f.name for f in known if saved.get(f.name, f.default) != mine[f.name]]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; paths become strings."""
+        """Return the fields as JSON values; paths become strings."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 

@@ -1,4 +1,4 @@
-"""Training images as uint8 batches: decoded once where they fit in memory, else a batch ahead."""
+"""Training images as uint8 batches: decoded once if they fit in memory, else one batch ahead."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Resize = Callable[[Image.Image], UInt8[Tensor, "3 H W"]]
 
 
 class StepImages(Protocol):
-    """What a training step is fed with, by row number: decoded images, or their frozen tokens."""
+    """The input of a training step by row number: decoded images, or their frozen tokens."""
 
     @property
     def readable(self) -> np.ndarray:
-        """Rows whose image can be read, as far as that is known before the first step."""
+        """Rows whose image can be read, as far as is known before the first step."""
         ...
 
     @property
@@ -45,15 +45,15 @@ class StepImages(Protocol):
 
 
 class DecodedImages:
-    """uint8 images of one size, by row number.
+    """Decoded uint8 images of one size, by row number.
 
     Args:
-        pairs: Opens them.
-        resize: Brings an image to the size of all.
+        pairs: The source that opens the images.
+        resize: Resizes an image to the common size.
         workers: Threads that decode.
         memory_gb: Decoded images up to this size (GB) are held in memory. Beyond it each batch is
-            decoded when asked for, while the step before it runs; a damaged file then shows only
-            when its turn comes.
+            decoded when it is needed, while the step before it runs; a damaged file is then
+            noticed only when its turn comes.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ def augment_images(
     n_batch: int | None = None,
     share: slice = slice(None),
 ) -> UInt8[Tensor, "b 3 H W"]:
-    """Vary a batch at random, each image by itself.
+    """Augment a batch at random, each image independently.
 
     Args:
         images: The batch, or a share of it.
         kind: "none"; "flip" mirrors half of them; "crop" mirrors half of them and cuts out a
             random square of 70 to 100 % of the area, scaled back bilinearly.
-        generator: Source of randomness, on the CPU. It is asked for the whole batch, so that an
-            image's variation does not depend on who gets it.
-        n_batch: Images of the whole batch; None: these are all.
-        share: Which of them these are.
+        generator: Source of randomness, on the CPU. It draws for the whole batch, so that an
+            image's augmentation does not depend on which process handles it.
+        n_batch: Number of images in the whole batch; None: `images` is all of it.
+        share: The rows of the whole batch that `images` holds.
 
     Returns:
         A batch of the same shape.

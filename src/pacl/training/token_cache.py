@@ -30,8 +30,8 @@ class TokenCache:
     Args:
         tokens: (N, T, E) in half precision, in memory or mapped from a file.
         grid: Rows and columns of the patch grid; T is their product.
-        unreadable: Row number -> why its image could not be read. The tokens of such a row mean
-            nothing; use `readable` rows only.
+        unreadable: Row number -> why its image could not be read. The tokens of such a row are
+            meaningless: use `readable` rows only.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TokenCache:
         return len(self.tokens)
 
     def iter_batches(self, batches: Iterable[np.ndarray]) -> Iterator[Float[Tensor, "B T E"]]:
-        """The tokens of batches of rows, as they are stored."""
+        """Yield the tokens of batches of rows, in the stored precision."""
         for rows in batches:
             yield self.tokens.index_select(0, torch.from_numpy(rows))
 
@@ -76,23 +76,23 @@ def build_token_cache(
         encoder: The frozen encoder.
         pairs: The images, by row. Unreadable ones are noted in the cache, not fatal.
         directory: Where to keep them on disk; None keeps them in memory. Calling again with the
-            same settings goes on where an interrupted build stopped, or just opens the cache. Of
-            several processes the first one writes, and all open the file; in memory, each encodes
-            a share of the images and holds the tokens of all.
+            same settings resumes an interrupted build, or opens the finished cache. With several
+            processes the first writes and all open the file; in memory, each encodes a share
+            of the images and holds the tokens of all.
         device: Where the encoder's weights are.
-        size_px: Height and width to encode at; None is the encoder's own preprocessing.
+        size_px: Height and width to encode at; None: the encoder's own preprocessing.
         kind, layer, norm: As in `VisionTower.encode_patches`.
         dtype: `torch.float16` or torch.bfloat16.
         batch_size: Images per call of the encoder.
         workers: Threads that decode images.
-        on_progress: Called with the images done and the images to do, of this process.
+        on_progress: Called with the numbers of images done and to do in this process.
 
     Returns:
         The complete cache.
 
     Raises:
-        InputError: There are no images, not one can be read, the directory holds a cache of
-            other settings, or another process cannot see what the first one wrote.
+        InputError: There are no images, none can be read, the directory holds a cache with
+            other settings, or another process cannot see what the first wrote.
         EnvironmentProblem: The disk is full; what was finished is kept.
     """
     if not len(pairs):
@@ -115,7 +115,7 @@ def build_token_cache(
     blank = torch.zeros(3, *(size_px or (own_px, own_px)))
 
     def load(row: int) -> Tensor | str:
-        """The image, or why it cannot be read."""
+        """Return the image, or why it cannot be read."""
         try:
             return encoder.prepare(pairs.open_image(row), size_px=size_px)
         except InputError as error:
@@ -157,7 +157,7 @@ def build_token_cache(
 
 
 def _collect_shares(batches: Iterator[TokenBatch], n_images: int, share: slice) -> TokenBatch:
-    """In memory, the tokens of all images, of which this process encodes a share."""
+    """Collect the tokens of all images in memory; this process encodes a share of them."""
     first = next(batches)
     tokens = first.tokens.new_empty(n_images, *first.tokens.shape[1:])
     own_unreadable: dict[int, str] = {}

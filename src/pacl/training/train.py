@@ -1,10 +1,10 @@
 """Training on image-caption pairs: one loop for both objectives, resumable to the bit on a CPU.
 
 Every random choice is a function of (seed, step), so a checkpoint is weights, optimiser moments
-and the step number. Running the same command again goes on where the last checkpoint was.
+and the step number. The same command resumes from the last checkpoint.
 
-Under a launcher such as torchrun the processes share every batch: each takes some of its images,
-and the step is that of one process with all of them (see distributed.py). The first one writes.
+Under a launcher such as torchrun the processes share every batch: each encodes some of its images,
+and the step equals that of one process with all of them (see distributed.py). The first writes.
 """
 
 from __future__ import annotations
@@ -50,32 +50,32 @@ SIGMOID_SCALE = 20.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a step; given to the ``progress`` callback."""
+    """The state of a run after a step; passed to the ``progress`` callback."""
 
     step: int
     """Steps done."""
     n_steps: int
     """Steps in all."""
     loss: float
-    """Of this step."""
+    """Loss of this step."""
     accuracy: float
     """In-batch retrieval top-1 of this step, mean of both directions, in [0, 1]."""
     images_per_s: float
-    """Over the last 20 steps."""
+    """Speed over the last 20 steps."""
     eta_s: float
-    """Seconds that remain at that speed."""
+    """Seconds left at that speed."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run left behind."""
+    """The outcome of a run."""
 
     checkpoint_dir: Path
     """The newest checkpoint, a model directory."""
     metrics_path: Path
-    """metrics.jsonl."""
+    """Path of metrics.jsonl."""
     loss: float
-    """Of the last step; nan where no step was left to do."""
+    """Loss of the last step; nan where no step was left to do."""
     steps: int
     """Steps done, those of earlier runs included."""
     n_steps: int
@@ -83,9 +83,9 @@ class TrainResult:
     seconds: float
     """Wall time of this call."""
     is_stopped: bool
-    """Whether an interrupt ended the run early; the same command goes on."""
+    """Whether an interrupt ended the run early; the same command resumes it."""
     notes: tuple[str, ...]
-    """What the user should know: skipped rows, a capped batch, ..."""
+    """Remarks for the user: skipped rows, a capped batch, ..."""
 
 
 @distributed.lost_processes_named()
@@ -103,10 +103,10 @@ def train(
         on_encoded: Called while images and texts are encoded, before the first step.
 
     Raises:
-        InputError: Bad data or settings, or an output directory with a run of other settings, or
-            one that not all processes see.
+        InputError: Bad data or settings, an output directory that holds a run with other
+            settings, or one that not all processes can see.
         EnvironmentProblem: The disk is full; the last checkpoint is kept.
-        PaclError: The loss or a gradient is not finite, or another process has ended; the last
+        PaclError: The loss or a gradient is NaN or infinite, or another process has ended; the last
             checkpoint is kept.
     """
     started_s = time.perf_counter()
@@ -134,7 +134,7 @@ def train(
         parameters["logit_bias"] = bias
     optimiser = _build_optimiser(parameters, config)
 
-    # Where an earlier run stopped, and all processes begin.
+    # Resume where an earlier run stopped, in all processes alike.
     first_step = _take_up(saved, setup, parameters, optimiser, last_dir)
     is_first = distributed.rank() == 0
     if is_first:
@@ -239,7 +239,7 @@ def _take_up(
     optimiser: torch.optim.Optimizer,
     last_dir: Path,
 ) -> int:
-    """Put back what a checkpoint holds, the same for all processes; the steps that were done."""
+    """Restore a checkpoint in all processes and return the number of steps done."""
     first_step = 0
     if saved is not None:
         check_same_data(saved, setup.data_fingerprint, last_dir)
@@ -267,7 +267,7 @@ def _usual_scale(config: TrainConfig, objective: Objective) -> float:
 
 
 def _sigmoid(bias: Tensor) -> Callable[..., Tensor]:
-    """The sigmoid loss, called as the contrastive one is."""
+    """Return the sigmoid loss with the signature of the contrastive one."""
 
     def loss(compatibility: Tensor, logit_scale: Tensor, **pairs: Tensor | None) -> Tensor:
         return sigmoid_loss(compatibility, logit_scale, bias, **pairs)  # type: ignore[arg-type]
@@ -276,7 +276,7 @@ def _sigmoid(bias: Tensor) -> Callable[..., Tensor]:
 
 
 def noun_weight(step: int, n_steps: int, config: TrainConfig) -> float:
-    """Weight of the noun loss: on a line from its first value to its last, or constant."""
+    """Return the weight of the noun loss: linear from first to last value, or constant."""
     if config.noun_weight_end is None:
         return config.noun_weight
     done = step / max(1, n_steps - 1)
@@ -284,7 +284,7 @@ def noun_weight(step: int, n_steps: int, config: TrainConfig) -> float:
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine from 1 to 0 over the other steps (paper, A.2.1)."""
+    """Return the factor at a step: linear warm-up, then half a cosine to 0 (paper, A.2.1)."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
@@ -293,11 +293,12 @@ def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
 def retrieval_accuracy(
     compatibility: Float[Tensor, "b B"], caption_ids: np.ndarray, *, share: slice = slice(None)
 ) -> tuple[float, float]:
-    """In-batch top-1 from image to caption and from caption to image, in [0, 1].
+    """Measure in-batch top-1 from image to caption and from caption to image, in [0, 1].
 
     Args:
-        compatibility: Row i of the whole batch and column i belong together.
-        caption_ids: Number of each column's caption; an equal caption of another image is right.
+        compatibility: Row i of the whole batch and column i are a pair.
+        caption_ids: Number of each column's caption; an equal caption of another image
+            counts as right.
         share: The rows that this process holds.
     """
     ids = torch.from_numpy(caption_ids).to(compatibility.device)
@@ -310,7 +311,7 @@ def retrieval_accuracy(
 
 
 def _build_optimiser(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only, as CLIP does."""
+    """Build AdamW with weight decay on matrices only, as CLIP does."""
     matrices = [p for p in parameters.values() if p.ndim >= 2]
     others = [p for p in parameters.values() if p.ndim < 2]
     groups = [
@@ -324,7 +325,7 @@ def _build_optimiser(parameters: dict[str, nn.Parameter], config: TrainConfig) -
 def _check_finite(
     loss: Tensor, optimiser: torch.optim.Optimizer, *, step: int, last_dir: Path
 ) -> None:
-    """Stop before a loss or gradient that is no number reaches the weights."""
+    """Stop before a NaN or infinite loss or gradient reaches the weights."""
     trained = [p for group in optimiser.param_groups for p in group["params"]]
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     for name, value in (("loss", loss), ("gradient norm", norm)):
@@ -334,7 +335,7 @@ def _check_finite(
 
 @contextmanager
 def _not_finite_named(*, step: int, last_dir: Path) -> Iterator[None]:
-    """The same where embeddings are no numbers before there is a loss."""
+    """Raise the same error where embeddings are NaN or infinite before there is a loss."""
     try:
         yield
     except NotFiniteError as error:
