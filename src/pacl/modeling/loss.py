@@ -1,5 +1,7 @@
 """The losses on the compatibility: in one process, and across processes exactly."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any

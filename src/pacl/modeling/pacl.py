@@ -180,7 +180,7 @@ class Pacl(nn.Module):
             Raw patch embeddings, not of unit length: the compatibility needs their norms.
         """
         tokens, grid = self.encode_patches(images, stride_px=stride_px)
-        return self.embed_tokens(tokens).unflatten(1, grid)
+        return torch.unflatten(self.embed_tokens(tokens), 1, grid)
 
     def encode_patches(
         self, images: Float[Tensor, "B 3 H W"], *, stride_px: int | None = None
@@ -281,7 +281,7 @@ class Pacl(nn.Module):
         class_of_name = [c for c, prompts in enumerate(labels.prompts) for _ in prompts]
         texts = [text for name in names for text in fill_templates(name, templates)]
         embeds = self.embed_texts(self.text.encode_texts(texts))
-        embeds = embeds.unflatten(0, (len(names), -1)).mean(dim=1)
+        embeds = torch.unflatten(embeds, 0, (len(names), -1)).mean(dim=1)
         return F.normalize(embeds, dim=-1), torch.tensor(class_of_name, device=embeds.device)
 
     # ---- checkpoints ----------------------------------------------------------------------

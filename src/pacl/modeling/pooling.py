@@ -23,6 +23,9 @@ The mean, where a single zero token would take the sum, makes the null token wei
 patches as beside the thousands of a fine grid.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math

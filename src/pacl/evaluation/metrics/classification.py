@@ -1,5 +1,7 @@
 """How often the true class of an image is the best one, or among the best five."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -3,6 +3,9 @@
 A property of the encoder (method.md, section 5): where it is near chance, nothing can be aligned.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -4,6 +4,9 @@ Label maps hold class ids 0..C-1. ``NO_CLASS`` (-1) in a prediction means "none 
 labels it means that the patch holds no labelled pixel.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Collection

@@ -1,5 +1,8 @@
 """The tower as a graph in ONNX's format, kept in a cache, and ONNX Runtime to run it."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import logging

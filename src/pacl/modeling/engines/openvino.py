@@ -1,5 +1,7 @@
 """OpenVINO, running the tower's graph."""
 
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from pathlib import Path

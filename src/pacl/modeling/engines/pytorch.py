@@ -1,5 +1,7 @@
 """The frozen tower's blocks run by torch: float32 or bfloat16, compiled or not."""
 
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import copy

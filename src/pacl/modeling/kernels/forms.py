@@ -1,5 +1,8 @@
 """What the implementations of the compatibility share: types, unit vectors, choice of a form."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math

@@ -17,6 +17,9 @@ To that end the weights leave the lengths out: with L the longest patch of the i
 A_t = exp(S_t / temperature - max), and a_t = A_t n_t / L, so v is tiled.py's up to a scale.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

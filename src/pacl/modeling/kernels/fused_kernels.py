@@ -6,6 +6,9 @@ many texts passes 2^31 numbers. Everything is computed in float32, whatever is r
 @no_type_check keeps a type checker's import hook off functions that are no Python for Triton.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 from typing import no_type_check

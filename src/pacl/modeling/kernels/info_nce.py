@@ -14,6 +14,8 @@ gradient, only numbers for single rows and columns are held. A process that hold
 needs of the others only what is summed over the images, which it is given functions for.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -112,7 +114,7 @@ class _InfoNce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        d_compatibility, d_scale = _Gradient.apply(*gradients, *ctx.saved_tensors)  # type: ignore[misc]
+        d_compatibility, d_scale = _Gradient.apply(*gradients, *ctx.saved_tensors)
         return d_compatibility, d_scale, None, None, None, None
 
 

@@ -21,6 +21,9 @@ ever forming v, or from v itself. The first is the cheaper one where T is small 
 of a tile lie in the order (I, T, C); the letters are those of compatibility.py.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

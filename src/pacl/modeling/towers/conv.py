@@ -7,6 +7,9 @@ finest. With `stride_px`, no map gets coarser than that: what would have been a 
 dilation.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from pathlib import Path

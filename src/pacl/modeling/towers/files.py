@@ -3,6 +3,8 @@
 Only safetensors are read: a pickle can run any code when it is opened.
 """
 
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import hashlib

@@ -5,6 +5,8 @@ own (`walk.py`), and so is the reading of weights and preprocessing (`files.py`,
 `preprocess.py`). transformers takes seconds to import, so that waits until a CLIP is built.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -341,7 +343,7 @@ class HfClip(nn.Module):
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "C D"]:
         """Encode texts, at least one, to unit embeddings; one that is too long is cut."""
-        embeds = []
+        embeds: list[Tensor] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             ids, mask, _ = self.tokenize(texts[start : start + TEXTS_AT_ONCE])
             embeds.append(self.encode_tokens(ids.to(self.device), mask.to(self.device)))

@@ -85,7 +85,7 @@ def interpolate_positions(
         _bicubic_weights(n, side, patch_px=patch_px, stride_px=stride_px).to(positions.device)
         for n in grid
     )
-    native = positions.float().unflatten(0, (side, side))
+    native = torch.unflatten(positions.float(), 0, (side, side))
     sampled = torch.einsum("rh,cw,hwe->rce", rows, columns, native)
     return sampled.flatten(0, 1).to(positions.dtype)
 

@@ -1,5 +1,8 @@
 """From an image to a normalised tensor, as the checkpoint's preprocessor_config.json says."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

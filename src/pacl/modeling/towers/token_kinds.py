@@ -112,7 +112,7 @@ def neighbourhood(grid: Grid, *, like: Tensor) -> Float[Tensor, "T T"]:
         grid: (rows, columns) of the patches.
         like: Gives device and dtype.
     """
-    gaussians = []
+    gaussians: list[Tensor] = []
     for n in grid:
         at = torch.arange(n, device=like.device, dtype=torch.float32)
         gaussians.append(torch.exp(-((at[:, None] - at) ** 2) / (2 * NEIGHBOURHOOD_STD**2)))
@@ -138,7 +138,7 @@ def _project(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _heads(flat: Tensor, attention: Any) -> Float[Tensor, "B heads N d"]:
-    return flat.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+    return torch.unflatten(flat, -1, (attention.num_heads, -1)).transpose(1, 2)
 
 
 def _merge(mixed: Float[Tensor, "B heads N d"], attention: Any) -> Float[Tensor, "B N E"]:

@@ -7,7 +7,7 @@ attention, and PACL wants the choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -154,7 +154,7 @@ def drop_patches(
 
 
 @contextmanager
-def onednn_products() -> Iterator[None]:
+def onednn_products() -> Generator[None]:
     """Have oneDNN in place of MKL multiply float32, on CPUs where that keeps float32's accuracy.
 
     Torch's setting is named "bf16" and allows rounding, but oneDNN rounds only where the CPU has
