@@ -51,11 +51,11 @@ def load(
             "storybook" for the small model that comes with the package.
         vision: The vision tower of that run, where it lies elsewhere now than in training.
         text: The text tower of that run, likewise.
-        device: Where it runs; None: a GPU if there is one.
+        device: Device to run on; None: a GPU if there is one.
         embedder: Folder of a trained embedder to put on a CLIP; None: the one found with source,
             or else the training-free baseline.
-        engine: What runs the encoder on images: "torch" (float32), "auto" (the fastest here,
-            perhaps in bfloat16), or another of pacl.modeling.engines.ENGINES.
+        engine: The runtime of the vision tower: "torch" (float32), "auto" (the fastest on this
+            machine, perhaps in bfloat16), or another of pacl.modeling.engines.ENGINES.
 
     Raises:
         InputError: There is no such model or engine, or the model's files are damaged or do not
@@ -68,11 +68,11 @@ def load(
 
 
 class Model:
-    """A PACL model and the words last asked for.
+    """A PACL model, and the last vocabulary that it encoded.
 
     Args:
         pacl: The network, already on its device.
-        templates: The prompts each name is put in; the paper's seven unless told otherwise.
+        templates: The prompts each name is put in; by default the paper's seven.
     """
 
     def __init__(self, pacl: Pacl, *, templates: Sequence[str] = PAPER7) -> None:
@@ -81,7 +81,7 @@ class Model:
         self._known: tuple[Labels, tuple[str, ...], Vocabulary] | None = None
 
     def describe(self) -> str:
-        """Say in one sentence what this is: a trained embedder or a training-free baseline."""
+        """Say in one sentence whether this is a trained embedder or a training-free baseline."""
         return self.pacl.describe()
 
     @property
@@ -90,7 +90,7 @@ class Model:
         return self.pacl.fingerprint
 
     def settings(self, labels: Labels, config: SegmentConfig) -> dict[str, Any]:
-        """Return all that decides a segmentation, as a folder of results keeps it."""
+        """Return everything that decides a segmentation, in the form that run.json stores."""
         weights, _, scoring = self.fingerprint.partition(" ")
         return {
             "labels": dict(zip(labels.names, labels.prompts, strict=True)),
@@ -102,11 +102,11 @@ class Model:
     def vocabulary(
         self, labels: LabelsLike, *, templates: Sequence[str] | None = None
     ) -> Vocabulary:
-        """Encode labels; asked again for the same ones, it does not compute them again.
+        """Encode labels; the last ones are kept and not encoded again.
 
         Args:
             labels: In any form `parse_labels` reads.
-            templates: In place of the model's own.
+            templates: Prompts in place of the model's own.
         """
         parsed, templates = parse_labels(labels), tuple(templates or self.templates)
         if self._known is None or self._known[:2] != (parsed, templates):
@@ -130,7 +130,7 @@ class Model:
             Labels and scores at the image's own size.
 
         Raises:
-            InputError: An unreadable image, empty or repeated labels, sizes that do not fit.
+            InputError: The image is unreadable, labels are empty or repeated, or sizes do not fit.
         """
         segmenter = self._segmenter(self.vocabulary(labels), config or _DEFAULTS)
         source = str(image) if isinstance(image, str | Path) else None
@@ -184,7 +184,7 @@ class Model:
             holds more than one batch of them and the images of the next.
 
         Raises:
-            InputError: At once, if a source holds no image, or labels or config are wrong.
+            InputError: A source holds no image, or labels or config are wrong; raised at once.
         """
         config = config or _DEFAULTS
         if batch_size is not None:
@@ -212,8 +212,8 @@ class Model:
                 config: smaller is slower and finer. None: the patch size.
 
         Raises:
-            InputError: An unreadable image, empty or repeated labels, an unknown score, a stride
-                that exceeds the patch size.
+            InputError: The image is unreadable, labels are empty or repeated, the score is unknown,
+                or the stride exceeds the patch size.
         """
         if score is None:
             score = "pacl" if self.pacl.has_embedder else "clip"

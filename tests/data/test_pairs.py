@@ -197,7 +197,9 @@ def test_a_caption_of_two_lines(folder: Path) -> None:
     path = write(folder, 'file_name,caption\nimages/a.png,"two\nlines"\nimages/b.png,x,y\n')
     pairs = read_pairs(path)
     assert pairs.captions == [["two lines"]]
-    assert pairs.report.examples == ["line 4: malformed: wrong number of cells, or no JSON object"]
+    assert pairs.report.examples == [
+        "line 4: malformed: wrong number of cells, or not a JSON object"
+    ]
 
 
 def test_no_table_at_all(tmp_path: Path) -> None:

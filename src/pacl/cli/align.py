@@ -27,16 +27,16 @@ class Align:
     of images, masks and class names; or storybook."""
 
     root: Path | None = None
-    """Folder that the benchmark was unpacked in, in its official layout."""
+    """Folder with the unpacked benchmark in its official layout."""
 
     labels: str | None = None
     """Class names by mask id, in place of a folder's."""
 
     n_pairs: int = 200_000
-    """Pairs of patches whose cosine is compared."""
+    """Number of patch pairs whose cosine is compared."""
 
     n_resamples: int = 1000
-    """Resamples of the images, for the intervals; 0: no intervals."""
+    """Number of resamples of the images for the intervals; 0: no intervals."""
 
     seed: int = 0
     """Seeds the sampling of patches, pairs and resamples."""
@@ -51,7 +51,7 @@ class Align:
 
 
 def run_align(options: Align) -> int:
-    """Measure, print, plot, and keep the numbers."""
+    """Measure, print, plot, and save the numbers."""
     from pacl.evaluation.alignment import measure_alignment, save_alignment
     from pacl.evaluation.plan import open_one
     from pacl.evaluation.records import describe_subject
@@ -94,7 +94,7 @@ def _check(options: Align) -> None:
 
 
 def _alignment_table(report: AlignmentReport) -> str:
-    """A line per measure: frozen tokens, patch embeddings, with their intervals."""
+    """Return one row per measure: frozen tokens, patch embeddings, and their intervals."""
     measures = {
         "patch accuracy, all classes": lambda t: t.patch_accuracy_all,
         "patch accuracy, present classes": lambda t: t.patch_accuracy_present,

@@ -1,4 +1,4 @@
-"""What the command line says, and how: results, remarks, tables, progress."""
+"""Output of the command line: results, remarks, tables, progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 ShowProgress = Callable[[int, int, str], None]
-"""Told what is done, what there is to do, and a few words beside the bar."""
+"""Called with the items done, the items in all, and a few words to show beside the bar."""
 
 _PLAIN_EVERY_S = 30.0
 
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned by spaces: the first to the left, the others, which hold numbers, right."""
+    """Align columns with spaces: the first to the left, the others, which hold numbers, right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
@@ -46,7 +46,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: 8 s, 3 min 20 s, 2 h 5 min."""
+    """Format seconds for people: 8 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -57,7 +57,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(title: str) -> Iterator[ShowProgress]:
-    """A bar on a terminal; elsewhere, such as in a log, a line every half minute."""
+    """Show a bar on a terminal; elsewhere, such as in a log, a line every half minute."""
     if not sys.stderr.isatty():
         yield _plain_progress(title)
         return

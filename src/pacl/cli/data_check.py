@@ -22,30 +22,30 @@ from pacl.errors import InputError
 
 @dataclass(frozen=True)
 class CheckData:
-    """Say what training or evaluating would find in a benchmark, folder or caption table."""
+    """Report what training or evaluation would find in a benchmark, folder or caption table."""
 
     path: Positional[Path]
     """A benchmark's name (voc20, ade150, ..., imagenet, pets, ...) with --root; or a CSV, TSV or
     JSONL file; or a folder with captions.csv, or with images/ and masks/."""
 
     root: Path | None = None
-    """Folder that the benchmark was unpacked in."""
+    """Folder with the unpacked benchmark."""
 
     all_masks: bool = False
-    """Read every mask of the benchmark, not 200 spread over it."""
+    """Read every mask of the benchmark instead of 200 spread over it."""
 
     image_key: str | None = None
-    """Column of the image paths; none: found by its name."""
+    """Column of the image paths; none: detected by name."""
 
     caption_key: str | None = None
-    """Column of the captions; none: found by its name."""
+    """Column of the captions; none: detected by name."""
 
     labels: str | None = None
     """Class names by mask id, where the folder has no classes.json: "sky,road" or a file."""
 
 
 def check_data(options: CheckData) -> int:
-    """Check whatever is there: pairs, masks, or both; 1 where rows would be skipped."""
+    """Check the pairs, the masks, or both; 1 if rows would be skipped."""
     from pacl.data.pairs import TABLE_NAMES
     from pacl.datasets.segmentation import NAMES
 
@@ -71,7 +71,7 @@ def check_data(options: CheckData) -> int:
 
 
 def _check_standard(name: str, options: CheckData) -> int:
-    """Print what there is of a standard benchmark; 2 where it must not be evaluated."""
+    """Print the state of a standard benchmark; 2 if it must not be evaluated."""
     from pacl.datasets.segmentation.check import check_benchmark
     from pacl.datasets.segmentation.open import needs_root
 
@@ -138,7 +138,7 @@ def _check_benchmark(path: Path, labels: str | None) -> None:
 
 
 def _check_classification(name: str, root: Path) -> int:
-    """Print what there is of a classification set; 2 where an image cannot be read."""
+    """Print the state of a classification data set; 2 if an image cannot be read."""
     from pacl.datasets.classification import CLASSIFICATION_NAMES, open_classification
     from pacl.datasets.segmentation import NAMES
 

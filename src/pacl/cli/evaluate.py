@@ -39,22 +39,22 @@ class Evaluate:
     """Every segmentation benchmark found under --root."""
 
     root: Path | None = None
-    """Folder that the benchmarks were unpacked in, in their official layouts."""
+    """Folder with the unpacked benchmarks in their official layouts."""
 
     preset: Literal["sclip", "tcl", "naclip", "maskclip", "paper", "restricted"] | None = None
-    """Protocol by name; it decides all segmenting options but the batch size. restricted tells
-    the model which classes are in the image: not comparable with anything published. none: sclip
-    on the benchmarks, the segmenting options on folders and storybook."""
+    """Protocol by name; it sets all segmenting options but the batch size. restricted tells the
+    model which classes are in the image: not comparable with anything published. none: sclip on
+    the benchmarks, the segmenting options on folders and storybook."""
 
     pamr: bool = False
-    """Add a row with PAMR, also where the preset has none."""
+    """Add a row with PAMR, even if the preset has none."""
 
     baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
-    """Score the frozen CLIP with these training-free patch tokens in place of an embedder."""
+    """Score the frozen CLIP with these training-free patch tokens instead of an embedder."""
 
     templates: Literal["paper7", "imagenet80", "simple"] | None = None
-    """Prompts of the class names of classification data sets; none: each set's own. Presets have
-    theirs."""
+    """Prompts of the class names of classification data sets; none: each data set's own. Presets
+    have theirs."""
 
     labels: str | None = None
     """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
@@ -64,10 +64,10 @@ class Evaluate:
     the same command resumes."""
 
     profile: bool = False
-    """Say where the time goes."""
+    """Measure the time of each stage."""
 
     json: bool = False
-    """Print the JSON in place of the table; of several benchmarks, a list."""
+    """Print JSON in place of the table; a list for several benchmarks."""
 
     loading: ModelOptions = field(default_factory=ModelOptions)
 
@@ -75,7 +75,7 @@ class Evaluate:
 
 
 def run_evaluate(options: Evaluate) -> int:
-    """Score, print, and keep the numbers with their protocol; 1 where a data set was refused."""
+    """Score, print, and save the numbers with their protocol; 1 if a data set was refused."""
     from pacl.evaluation.plan import Settings, as_baseline, build_measurement, open_sets
     from pacl.evaluation.records import describe_subject
     from pacl.evaluation.run import score
@@ -125,7 +125,7 @@ def run_evaluate(options: Evaluate) -> int:
 
 
 def _tell(record: ScoreRecord, *, is_json: bool) -> None:
-    """Print a record's table, and what it took."""
+    """Print a record's table and its time."""
     from pacl.evaluation.tables import score_table
 
     if not is_json:

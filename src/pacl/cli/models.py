@@ -11,17 +11,17 @@ from pacl.cli.console import DONE, result, say, table
 
 @dataclass(frozen=True)
 class ListModels:
-    """List the models that --model accepts here: the embedded one and those in local runs."""
+    """List the models that --model accepts: the embedded one and those of local runs."""
 
     runs: Path = Path("runs")
-    """Folder that is searched for training runs."""
+    """Folder to search for training runs."""
 
     json: bool = False
     """Print JSON in place of the table."""
 
 
 def list_models(options: ListModels) -> int:
-    """Print every model found, with the word that --model takes."""
+    """Print every model found, with its name for --model."""
     from pacl.modeling.names import describe_models
 
     rows = describe_models(options.runs)

@@ -33,14 +33,14 @@ Sources = Annotated[
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model."""
+    """The model to use."""
 
     model: str = "storybook"
     """storybook (the small model that comes with pacl), a CLIP's hub id or local directory, or
-    the output of a training run."""
+    the output directory of a training run."""
 
     embedder: str | None = None
-    """Directory of a trained embedder to put on that CLIP; none: the one found with it, or else
+    """Directory of a trained embedder to put on that CLIP; none: the one beside it, or else
     the training-free baseline."""
 
     device: str | None = None
@@ -56,8 +56,8 @@ class ModelOptions:
         "openvino",
         "openvino-bf16",
     ] = "torch"
-    """What runs the encoder on images. torch, onnx and openvino compute in float32, those with
-    bf16 round products to bfloat16, which changes few labels; auto: the fastest for this machine,
+    """Runtime of the vision tower. torch, onnx and openvino compute in float32; those with bf16
+    round products to bfloat16, which changes few labels; auto: the fastest on this machine,
     perhaps in bfloat16."""
 
     def load(self) -> Model:
@@ -88,7 +88,7 @@ def find_named(words: tuple[str, ...], *, example: str) -> list[Source]:
     """Find the images that a command names.
 
     Raises:
-        InputError: It names none, or one that does not exist.
+        InputError: No image is named, or one does not exist.
     """
     from pacl.data.sources import find_sources
 
@@ -98,7 +98,7 @@ def find_named(words: tuple[str, ...], *, example: str) -> list[Source]:
 
 
 def warn_of_photographs(model: Model) -> None:
-    """Say what the embedded model is for."""
+    """Warn that the embedded model is for drawn scenes only."""
     from pacl.api import is_on_storybook
 
     if is_on_storybook(model):
@@ -114,7 +114,7 @@ _BOX = "╭╮╰╯│─|+ "
 
 
 class Help(Enum):
-    """What parsing gives where the user asked for help: it is on the screen already."""
+    """Returned by parsing if the user asked for help, which is already on the screen."""
 
     SHOWN = "shown"
 
@@ -154,7 +154,7 @@ def parse_options(
 
 
 def _lines_of(complaint: str) -> list[str]:
-    """What stands in tyro's boxes, less their frames, rules and pointers to the help."""
+    """Return the text in tyro's boxes without frames, rules and pointers to the help."""
     lines = (line.strip(_BOX) for line in complaint.splitlines())
     return [
         line for line in lines if line.strip("-") and not line.startswith(("For full", "pacl "))
@@ -162,7 +162,7 @@ def _lines_of(complaint: str) -> list[str]:
 
 
 def unknown_command(name: str, known: Sequence[str]) -> InputError:
-    """The error for a command that there is not, with the nearest one."""
+    """Return the error for an unknown command, with the nearest known one."""
     near = difflib.get_close_matches(name, known, n=1)
     return InputError(
         f"no command {name!r}",
@@ -172,5 +172,5 @@ def unknown_command(name: str, known: Sequence[str]) -> InputError:
 
 
 def describe_in_a_line(kind: type) -> str:
-    """The first line of a dataclass's docstring."""
+    """Return the first line of a dataclass's docstring."""
     return (inspect.getdoc(kind) or "").splitlines()[0]

@@ -33,13 +33,13 @@ class Segment:
     file gives a class several names."""
 
     output: Path = Path("runs/segment")
-    """Folder for the results; its pictures.jsonl says which files belong to which image."""
+    """Folder for the results; its pictures.jsonl lists the files of each image."""
 
     formats: str = "png,overlay,json"
     """What is written for each image: png (label map), overlay, json (areas), npz (arrays)."""
 
     overwrite: bool = False
-    """Segment again what is done already."""
+    """Segment images again that are already done."""
 
     json: bool = False
     """Print one JSON object per image."""
@@ -50,7 +50,7 @@ class Segment:
 
 
 def run_segment(options: Segment) -> int:
-    """Segment what is not done yet; 1 where some images failed."""
+    """Segment what is not done yet; 1 if some images failed."""
     from pacl.results.folder import OutputFolder
     from pacl.text.labels import parse_labels
 
@@ -101,7 +101,7 @@ def _segment_all(
 
 
 def _describe(found: Segmentation, files: dict[str, Path], *, is_json: bool) -> str:
-    """One image's line."""
+    """Return one image's line."""
     if is_json:
         content = found.summary() | {"files": {name: str(path) for name, path in files.items()}}
         return jsons.dumps(content, ensure_ascii=False)

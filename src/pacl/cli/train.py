@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run_train(config: TrainConfig) -> int:
-    """Train, or resume the run in the output directory; under torchrun, with its processes."""
+    """Train, or resume the run in the output directory; under torchrun, on all its processes."""
     config.resolve()  # a wrong value is refused before anything is read
     from pacl.runtime.distributed import join, leave, lost_processes_named, rank, world_size
 
@@ -28,7 +28,7 @@ def run_train(config: TrainConfig) -> int:
 
 
 def _follow(config: TrainConfig) -> int:
-    """Be one of several processes and leave the talking to the first."""
+    """Train as one of several processes; only the first prints."""
     from pacl.training.train import train
 
     logging.getLogger("pacl").setLevel(logging.WARNING)

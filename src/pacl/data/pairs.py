@@ -1,4 +1,4 @@
-"""Image-caption pairs: what training asks of them, and pairs from a CSV, TSV or JSONL table."""
+"""Image-caption pairs: the interface for training, and pairs from a CSV, TSV or JSONL table."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pacl.errors import InputError
 IMAGE_COLUMNS = ("file_name", "filename", "filepath", "image", "path", "url")
 CAPTION_COLUMNS = ("caption", "title", "text", "prompt")
 TABLE_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
-"""What a folder is searched for, in this order."""
+"""Tables that a folder is searched for, in this order."""
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _N_EXAMPLES = 3
 
 
 class PairSource(Protocol):
-    """Captioned images by row number: training does not know a table from anything else."""
+    """Captioned images by row number, from a table or any other storage."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -37,12 +37,12 @@ class PairSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies image names and captions, wherever they lie: a run resumes with the same."""
+        """Identifies image names and captions in any folder; a run resumes only with the same."""
         ...
 
     @property
     def images_fingerprint(self) -> str:
-        """Identifies the image files as they are now: a token cache is valid for these."""
+        """Identifies the present image files: a token cache is valid for these only."""
         ...
 
     def open_image(self, row: int) -> Image.Image:
@@ -54,7 +54,7 @@ class PairSource(Protocol):
         ...
 
     def select(self, rows: Sequence[int]) -> PairSource:
-        """The same source with some of its rows, in that order."""
+        """Return a source of some of the rows, in that order."""
         ...
 
     def summary(self) -> str:
@@ -64,19 +64,19 @@ class PairSource(Protocol):
 
 @dataclass
 class PairsReport:
-    """What reading a caption table found: nothing is dropped without being counted here.
+    """The outcome of reading a caption table; every row that is skipped is counted.
 
     Attributes:
-        source: the table that was read.
-        encoding: the text encoding it was read in.
-        image_column, caption_column: the columns that were used.
-        n_rows: rows below the header, blank lines aside.
-        n_pairs, n_images: what was kept.
-        n_no_image_name, n_missing_images, n_empty_captions, n_duplicates, n_malformed: rows
-            skipped, each counted once: the image cell is empty; the file is not there; the
-            caption is empty; the same image and caption came before; the wrong number of cells
-            or no JSON object.
-        examples: line and reason of the first skipped rows.
+        source: The table that was read.
+        encoding: The text encoding it was read in.
+        image_column, caption_column: The columns that were used.
+        n_rows: Rows below the header, without blank lines.
+        n_pairs, n_images: Pairs and images that were kept.
+        n_no_image_name, n_missing_images, n_empty_captions, n_duplicates, n_malformed: Rows
+            skipped, each counted once: the image cell is empty; the file does not exist; the
+            caption is empty; the same image and caption came before; the number of cells is
+            wrong or the line is not a JSON object.
+        examples: Line and reason of the first skipped rows.
     """
 
     source: Path
@@ -95,7 +95,7 @@ class PairsReport:
 
     @property
     def n_skipped(self) -> int:
-        """Rows that gave no pair."""
+        """Number of rows without a pair."""
         return self.n_rows - self.n_pairs
 
     def summary(self) -> str:
@@ -123,9 +123,9 @@ class Pairs:
     """Images and their captions.
 
     Attributes:
-        image_paths: one per image, in the table's order; every file exists.
-        captions: per image its captions (at least one), white space tidied.
-        report: what was read and skipped.
+        image_paths: One per image, in the table's order; every file exists.
+        captions: The captions of each image, at least one, with white space normalised.
+        report: What was read and skipped.
     """
 
     image_paths: list[Path]
@@ -145,7 +145,7 @@ class Pairs:
 
     @property
     def images_fingerprint(self) -> str:
-        """Changes when a file is added, moved in the order, or written again."""
+        """Identifies the files: changes when one is added, reordered or written again."""
         digest = hashlib.sha256()
         for path in self.image_paths:
             try:
@@ -160,7 +160,7 @@ class Pairs:
         return open_image(self.image_paths[row])
 
     def select(self, rows: Sequence[int]) -> Pairs:
-        """The pairs of some images; the report stays that of the whole table."""
+        """Return the pairs of some images; the report stays that of the whole table."""
         paths = [self.image_paths[row] for row in rows]
         return Pairs(paths, [self.captions[row] for row in rows], self.report)
 
@@ -172,20 +172,20 @@ class Pairs:
 def read_pairs(
     path: str | Path, *, image_key: str | None = None, caption_key: str | None = None
 ) -> Pairs:
-    """Read image-caption pairs; the same image on several rows has several captions.
+    """Read image-caption pairs; an image on several rows has several captions.
 
     Args:
         path: A CSV, TSV or JSONL file, or a folder that holds `captions.csv`, `.tsv` or `.jsonl`.
             The separator is sniffed from the header. UTF-8, with or without a byte order mark,
-            and UTF-16 with one are read as such, anything else as Windows-1252.
-        image_key, caption_key: Names of the columns; None takes the first of `IMAGE_COLUMNS` and
-            `CAPTION_COLUMNS` that is there. Relative image paths start at the table's folder.
+            and UTF-16 with one are detected; anything else is read as Windows-1252.
+        image_key, caption_key: Names of the columns; None: the first of `IMAGE_COLUMNS` and
+            `CAPTION_COLUMNS` in the table. Relative image paths start at the table's folder.
 
     Returns:
         The pairs whose image file exists. The images are not opened here.
 
     Raises:
-        InputError: No table, no such column, or not a single usable row.
+        InputError: There is no table, no such column, or no usable row.
     """
     source = _find_table(Path(path))
     table = read_table(source)
@@ -218,7 +218,7 @@ def _add_row(
     """Add one row to `captions`, or count why not and return the reason."""
     if cells is None:
         report.n_malformed += 1
-        return "malformed: wrong number of cells, or no JSON object"
+        return "malformed: wrong number of cells, or not a JSON object"
     name = cells[report.image_column].strip()
     if not name:
         report.n_no_image_name += 1
@@ -267,7 +267,7 @@ def _find_table(path: Path) -> Path:
 def _choose_columns(
     table: Table, path: Path, source: Path, image_key: str | None, caption_key: str | None
 ) -> tuple[str, str]:
-    """The image and caption columns, as told or as found."""
+    """Return the image and caption columns, as given or as detected."""
     image = _find_column(table.columns, IMAGE_COLUMNS, image_key)
     caption = _find_column(table.columns, CAPTION_COLUMNS, caption_key)
     if image is not None and caption is not None:
@@ -293,7 +293,7 @@ def _find_column(columns: Sequence[str], names: Sequence[str], key: str | None) 
 
 
 def _suggest(table: Table, command: str, image: str | None, caption: str | None) -> str:
-    """The command with the likeliest columns: images by their file names, captions by length."""
+    """Suggest a command with the likeliest columns: images by file name, captions by length."""
     if any(column.lower().endswith(_IMAGE_SUFFIXES) for column in table.columns):
         return "the table has no header; add one as its first line: file_name,caption"
     first = next((cells for _, cells in table.rows if cells), dict.fromkeys(table.columns, ""))

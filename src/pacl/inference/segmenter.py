@@ -29,16 +29,16 @@ MAX_ASPECT = 32
 
 @runtime_checkable
 class ImageReader(Protocol):
-    """What segmenting needs to know of an encoder."""
+    """What segmentation needs of an encoder."""
 
     @property
     def image_size_px(self) -> int:
-        """The side it was made for."""
+        """Side of the square images that it was trained on."""
         ...
 
     @property
     def patch_size_px(self) -> int:
-        """The side of one patch."""
+        """Side of a patch."""
         ...
 
     def prepare(
@@ -70,8 +70,8 @@ def working_size_px(
 ) -> tuple[int, int]:
     """Return the height and width that an image is resized to.
 
-    They are whole patches and, where the patch stride does not divide those, whole strides too; as
-    near the image's shape as that allows.
+    Both are multiples of the patch and, where it does not divide the patch, of the patch stride,
+    as near to the image's shape as that allows.
 
     Raises:
         InputError: The image is more than MAX_ASPECT times as long as it is wide.
@@ -107,10 +107,10 @@ def build_scorer(
         patch_stride_px: Distance between patches; None: the patch size.
         smoothing: Share of the patches that scores are averaged over, see `smooth_scores`; None:
             each patch by itself.
-        stopwatch: Counts the time that the network takes, as "encoder".
+        stopwatch: Measures the time of the network, as "encoder".
 
     Raises:
-        InputError: The vision tower cannot have patches at that distance.
+        InputError: The vision tower cannot space its patches that way.
     """
     if patch_stride_px is not None:
         model.vision.check_stride(patch_stride_px)
@@ -130,12 +130,12 @@ def build_scorer(
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image, and what is made of it for the encoder."""
+    """An image and the encoder's input made from it."""
 
     image: Image.Image
-    """Upright RGB, at its own size."""
+    """Upright RGB image at its own size."""
     pixels: Float[Tensor, "3 H W"]
-    """At the working size, normalised."""
+    """The image at the working size, normalised."""
     source: str | None
     """Where the image came from."""
 
@@ -143,18 +143,18 @@ class Prepared:
 class Segmenter:
     """The one way from an image to a label per pixel, for anything that scores patches.
 
-    The steps are public, since evaluation puts its own between them: prepare, score, label.
+    The steps prepare, score and label are public, since evaluation adds its own between them.
 
     Args:
-        scorer: For one or several names per class.
-        encoder: Resizes and normalises what the scorer receives.
+        scorer: Scores patches with one or several names per class.
+        encoder: Resizes and normalises images for the scorer.
         labels: One name per class.
         class_of_name: Class of each of the scorer's names, from 0.
-        logit_scale: Factor of the scores in the softmax, unless config has one.
+        logit_scale: Factor of the scores in the softmax, unless config sets one.
         config: Sizes, windows, background rule.
 
     Attributes:
-        logit_scale: The one in use.
+        logit_scale: The factor in use.
 
     Raises:
         InputError: The config does not fit the encoder's patches.
@@ -179,11 +179,11 @@ class Segmenter:
         self._config = config
 
     def prepare(self, image: Image.Image, source: str | None = None) -> Prepared:
-        """Resize an image to its working size and normalise it; threads may do so.
+        """Resize an image to its working size and normalise it; threads may call this.
 
         Args:
             image: Upright RGB.
-            source: Where it came from, noted in its result.
+            source: Where the image came from, recorded in its result.
 
         Raises:
             InputError: The image is too elongated.
@@ -218,11 +218,11 @@ class Segmenter:
         """Label every pixel of one image, see `pacl.inference.labelling.label_pixels`.
 
         Args:
-            scores: Of every name.
+            scores: The scores of every name.
             size_px: (height, width) of the image.
-            config: Its background rule, in place of the segmenter's.
+            config: Sets the background rule in place of the segmenter's.
             candidates: The only classes that compete; None: all.
-            wants_confidence: Whether probabilities are wanted too.
+            wants_confidence: Whether to compute probabilities too.
         """
         return label_pixels(
             scores,
@@ -238,7 +238,7 @@ class Segmenter:
         """Segment prepared images, each at its own size.
 
         Args:
-            batch: All held, with their results, until the call returns.
+            batch: The images; all are held in memory with their results.
         """
         results = []
         all_scores = self.score([each.pixels for each in batch])
@@ -269,7 +269,7 @@ def check_config(config: SegmentConfig, *, patch_px: int) -> None:
     """Refuse strides and windows that would not fall on the grid of patches.
 
     Raises:
-        InputError: A value does not fit; the error names one that does.
+        InputError: A value does not fit; the message suggests one that does.
     """
     stride_px = config.patch_stride_px or patch_px
     if stride_px > patch_px:

@@ -42,7 +42,7 @@ class Pacl(nn.Module):
             `pacl.modeling.towers.token_kinds`.
         token_layer: Which block's tokens are embedded, -1 the last.
         logit_scale: Factor between compatibility and logit; None: the text tower's own.
-        training: How the embedder was trained, as it is to be kept in the checkpoint.
+        training: How the embedder was trained, for the checkpoint.
         pooling: How patches are pooled for a text, see `pacl.modeling.pooling`.
         null_similarity: Cosine of the null token of that pooling; None: there is none.
     """
@@ -88,7 +88,7 @@ class Pacl(nn.Module):
         """The CLIP that is both towers.
 
         Raises:
-            InputError: The towers are no CLIP, and what only a CLIP can do is asked for.
+            InputError: The towers are not a CLIP.
         """
         if not self.is_clip:
             raise InputError(
@@ -146,7 +146,7 @@ class Pacl(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where images are wanted."""
+        """Device for images."""
         return self.vision.device
 
     def describe(self) -> str:
@@ -173,11 +173,11 @@ class Pacl(nn.Module):
         """Embed every patch of normalised images in the joint space (paper: ê_v(f̂_v(x))).
 
         Args:
-            images: Normalised; any height and width from one patch up.
+            images: Normalised; height and width of at least one patch.
             stride_px: Distance of neighbouring patches; None: the patch size.
 
         Returns:
-            Raw patch embeddings, not of unit length: the compatibility needs their norms.
+            Raw patch embeddings, not normalised: the compatibility needs their norms.
         """
         tokens, grid = self.encode_patches(images, stride_px=stride_px)
         return torch.unflatten(self.embed_tokens(tokens), 1, grid)
@@ -200,14 +200,14 @@ class Pacl(nn.Module):
         )
 
     def use_engine(self, name: str) -> None:
-        """Let an engine run the vision tower from now on: for inference, without gradients.
+        """Run the vision tower with an engine from now on, for inference without gradients.
 
         Args:
             name: A key of `pacl.modeling.engines.ENGINES`, or "auto". "torch" is the tower
                 itself.
 
         Raises:
-            InputError: No such engine, or none for this tower or device.
+            InputError: There is no such engine, or it does not run this tower or device.
             EnvironmentProblem: Its packages are not installed.
         """
         if name == DEFAULT_ENGINE:
@@ -238,13 +238,13 @@ class Pacl(nn.Module):
 
         Args:
             patch_embeds: Raw patch embeddings, row-major.
-            text_embeds: One per row, of any length.
-            null_similarity: While it is learned; None: the model's own, if it has one.
-            own_texts: Which text is each image's own, in training with own-caption pooling. None:
-                no text is known to be, and that pooling takes each text in turn, as pacl does.
+            text_embeds: One text per row, not necessarily normalised.
+            null_similarity: The null token's cosine while it is learned; None: the model's own.
+            own_texts: Index of each image's own text, for training with own-caption pooling. None:
+                it is unknown, and that pooling pools for every text in turn, as pacl does.
 
         Returns:
-            In [-1, 1], before the logit scale.
+            Scores in [-1, 1], before the logit scale.
         """
         is_own = self.pooling == "own-caption"
         return pooled_compatibility(
@@ -287,10 +287,10 @@ class Pacl(nn.Module):
     # ---- checkpoints ----------------------------------------------------------------------
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the embedder and what it belongs to; the towers are named, never copied.
+        """Write the embedders and the names of their towers, whose weights are not copied.
 
         Args:
-            directory: Made where it does not exist; each file is replaced whole or not at all.
+            directory: Created if it does not exist; files are replaced atomically.
 
         Raises:
             ValueError: There is no embedder to save.
@@ -332,18 +332,18 @@ class Pacl(nn.Module):
         text: TextTower | None = None,
         device: str | torch.device = "cpu",
     ) -> Pacl:
-        """Read what `save_pretrained` wrote.
+        """Load a checkpoint that `save_pretrained` wrote.
 
         Args:
             directory: Holds config.json and the embedders' weights.
-            encoder: The CLIP it belongs to, where it is at hand.
-            vision: The vision tower it belongs to, likewise.
-            text: The text tower it belongs to, likewise. A tower that is not given is loaded by
-                its name in config.json.
+            encoder: Its CLIP, if it is loaded already.
+            vision: Its vision tower, if it is loaded already.
+            text: Its text tower, if it is loaded already. A tower that is not given is loaded
+                by its name in config.json.
             device: For the towers that are loaded, and the embedders.
 
         Raises:
-            InputError: No PACL checkpoint, one of other towers, or damaged.
+            InputError: It is not a PACL checkpoint, belongs to other towers, or is damaged.
         """
         config = checkpoint.read_config(directory)
         vision, text = vision or encoder, text or encoder
@@ -387,7 +387,7 @@ def load(
         vision: A vision tower, for the run that `source` or `embedder` names: the one it was
             trained on, wherever it lies now.
         text: A text tower, likewise.
-        device: None: the GPU where there is one.
+        device: Device to run on; None: a GPU if there is one.
         embedder: Directory of a PACL checkpoint to put on the CLIP that `source` names, or on the
             towers.
 
@@ -396,7 +396,7 @@ def load(
         MaskCLIP baseline, and `describe` says so.
 
     Raises:
-        InputError: Nothing of that name, or the embedder belongs to other towers.
+        InputError: There is no model of that name, or the embedder belongs to other towers.
         EnvironmentProblem: The hub cannot be reached.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -31,38 +31,38 @@ from pacl.training.batches import sample_patches, torch_stream
 from pacl.training.images import augment_images
 
 TEXT_CHUNK = 256
-"""Texts encoded at once where a whole table is."""
+"""Texts encoded at once when a whole table is built."""
 
 ACTIVATIONS_KEPT = 2**28
-"""Numbers that the embedder of a step keeps for the backward pass, 1 GiB in float32."""
+"""Most activations that a step keeps for the embedder's backward pass: 1 GiB in float32."""
 
 EncodeTexts = Callable[[np.ndarray], Tensor]
 """Text numbers (C,) → text embeddings (C, D)."""
 
 OnTexts = Callable[[int, int], None]
-"""Called with the texts embedded and those to embed."""
+"""Called with the numbers of texts embedded and to embed."""
 
 
 class Objective(Protocol):
-    """The pieces of a run that depend on its objective."""
+    """The parts of a run that depend on its objective."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name, without the logit scale."""
+        """Trained parameters by name, without the logit scale."""
         ...
 
     @property
     def logit_scale(self) -> float:
-        """Where the logit scale starts, unless the config says otherwise."""
+        """Initial logit scale, unless the config sets one."""
         ...
 
     @property
     def encode_texts(self) -> EncodeTexts:
-        """Looks up or encodes the texts of some numbers."""
+        """Looks up or encodes texts by their numbers."""
         ...
 
     def encode_images(self, images: Tensor, step: int) -> Tensor:
-        """Turn this process's share of a step's images into what `score` takes.
+        """Encode this process's share of a step's images for `score`.
 
         Args:
             images: Decoded, uint8 (b, 3, H, W); or cached patch tokens (b, T, E).
@@ -73,12 +73,12 @@ class Objective(Protocol):
     def score(self, image_side: Tensor, text_embeds: Float[Tensor, "C D"]) -> Float[Tensor, "b C"]:
         """Score images with texts, in [-1, 1], float32.
 
-        To be called under autocast, which embeds tokens in bfloat16.
+        Call it under autocast, which embeds tokens in bfloat16.
         """
         ...
 
     def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
-        """Write the model, and the facts of its training, into a directory."""
+        """Write the model and a record of its training into a directory."""
         ...
 
 
@@ -98,12 +98,12 @@ class ClipObjective:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What the encoder's trainable parts hold."""
+        """Parameters of the encoder's trainable parts."""
         return {name: p for name, p in self.encoder.named_parameters() if p.requires_grad}
 
     @property
     def logit_scale(self) -> float:
-        """The checkpoint's own."""
+        """Logit scale of the checkpoint."""
         return self.encoder.logit_scale
 
     def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "B D"]:
@@ -117,7 +117,7 @@ class ClipObjective:
         )
 
     def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "B C"]:
-        """Cosine of every pooled image embedding with every text."""
+        """Compute the cosine of every pooled image embedding with every text."""
         return cosine(image_side, text_embeds)
 
     def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
@@ -138,15 +138,15 @@ class PaclObjective:
     augment: str
     """See `augment_images`; for images that are encoded in the step."""
     batch_size: int
-    """Images of a step, of all processes together."""
+    """Images of a step over all processes."""
     patches_per_image: int | None = None
-    """Random patches of each image that a step is trained on; None: all."""
+    """Random patches of each image per step; None: all."""
     null_similarity: nn.Parameter | None = None
-    """The null token's cosine where it is learned."""
+    """Cosine of the null token, where it is learned."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The embedders', those of the texts' side with a prefix, and the null token's cosine."""
+        """Parameters of the embedders (the text embedder's with a prefix) and of the null token."""
         of_patches, of_texts = self.model.embedder, self.model.text_embedder
         named = {} if of_patches is None else dict(of_patches.named_parameters())
         if of_texts is not None:
@@ -157,11 +157,11 @@ class PaclObjective:
 
     @property
     def logit_scale(self) -> float:
-        """The text tower's own."""
+        """Logit scale of the text tower."""
         return self.model.text.logit_scale
 
     def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
-        """Encode decoded images to patch tokens, or take cached ones; all patches or a few."""
+        """Encode decoded images to patch tokens, or use cached ones; all patches or a sample."""
         tokens = images if images.dtype != torch.uint8 else self._encode(images, step)
         if self.patches_per_image is None:
             return tokens.to(self.model.device)
@@ -181,7 +181,7 @@ class PaclObjective:
             return model.encode_patches(model.vision.normalise(images))[0]
 
     def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "b C"]:
-        """Compatibility of every image with every text."""
+        """Compute the compatibility of every image with every text."""
         own = None
         if self.model.pooling == "own-caption":
             own = torch.arange(self.batch_size)[distributed.own_share(self.batch_size)]
@@ -194,7 +194,7 @@ class PaclObjective:
         )
 
     def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
-        """Write the embedder and what it belongs to."""
+        """Write the embedders and the names of their towers."""
         self.model.logit_scale = logit_scale
         self.model.training_facts = training
         if self.null_similarity is not None:
@@ -210,11 +210,11 @@ def score_tokens(
     null_similarity: Tensor | None = None,
     own_texts: Int64[Tensor, " B"] | None = None,
 ) -> Float[Tensor, "B C"]:
-    """Embed patch tokens and compare them with texts, in chunks of images where they are many.
+    """Embed patch tokens and score them with texts, in chunks of images where there are many.
 
-    Images do not depend on each other, so a chunk's activations need not outlive it: beyond
-    ACTIVATIONS_KEPT they are computed again in the backward, chunk by chunk with that of the
-    compatibility, whose own results are small and kept.
+    Images do not depend on each other, so activations need not outlive their chunk: beyond
+    ACTIVATIONS_KEPT they are recomputed in the backward pass, chunk by chunk. The results of the
+    compatibility are small and kept.
     """
     embedder = model.embedder
     per_patch = (
@@ -248,17 +248,17 @@ def _keep_compatibility(_: Any, operator: Any, *__: Any, **___: Any) -> Checkpoi
 
 
 def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]) -> Tensor:
-    """CLIP's score: cosine of every pooled image embedding with every text, in float32."""
+    """Compute CLIP's score in float32: the cosine of every pooled image with every text."""
     with torch.autocast(image_embeds.device.type, enabled=False):
         images = F.normalize(image_embeds.float(), dim=-1)
         return images @ F.normalize(text_embeds.float(), dim=-1).T
 
 
 def build_text_encoder(encoder: TextTower, texts: Sequence[str]) -> EncodeTexts:
-    """Text numbers → embeddings through the text tower.
+    """Build a function from text numbers to embeddings that runs the text tower.
 
-    Texts are tokenised once. A batch is padded to its longest text only, and a text that occurs
-    more than once in it is encoded once.
+    Texts are tokenised once. A batch is padded to its longest text, and a text that occurs in it
+    more than once is encoded once.
     """
     device = encoder.device
     ids, mask, _ = encoder.tokenize(texts)
@@ -285,14 +285,14 @@ def build_text_table(
     *,
     on_texts: OnTexts | None = None,
 ) -> EncodeTexts:
-    """Text numbers → embeddings from a table of the used ones, for a text tower that stays frozen.
+    """Build a function from text numbers to embeddings that reads a table, for a frozen text tower.
 
     Args:
-        encoder: Its text tower is used.
+        encoder: The text tower.
         texts: All texts, in the order of their numbers.
-        used: Numbers of the texts that will be asked for, ascending. Of several processes each
-            embeds a share of them, and all get the whole table.
-        on_texts: Called with the texts embedded and those to embed, of this process.
+        used: Numbers of the texts that will be used, ascending. With several processes each
+            embeds a share of them, and all receive the whole table.
+        on_texts: Called with the numbers of texts embedded and to embed in this process.
     """
     wanted = [texts[int(number)] for number in used]
     encode = build_text_encoder(encoder, wanted)

@@ -1,4 +1,4 @@
-"""From a training config to what the loop needs: data read, model built, objective chosen."""
+"""Set up a run from its config: read the data, build the model, choose the objective."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from pacl.training.objectives import (
 from pacl.training.token_cache import build_token_cache
 
 OnEncoded = Callable[[str, int, int], None]
-"""Called with ("images" or "texts", how many are encoded, how many there are)."""
+"""Called with "images" or "texts", how many are encoded, and how many there are."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A run's fixed parts."""
+    """The parts of a run that stay the same in all steps."""
 
     objective: Objective
     table: TextTable
@@ -64,15 +64,15 @@ class Setup:
 
     @property
     def n_images(self) -> int:
-        """Images that can be read."""
+        """Number of images that can be read."""
         return len(self.images.readable)
 
     def iter_steps(self, first_step: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Draw the rows of each step from `first_step` on, once, for images and texts alike.
+        """Draw the rows of each step once, from `first_step` on, for both images and texts.
 
         Yields:
-            Rows of the whole batch, counted over the readable images; and what this process's
-            share of them is: decoded images or cached tokens.
+            The rows of the whole batch, counted over the readable images, and this process's
+            share of the batch: decoded images or cached tokens.
         """
         share = distributed.own_share(self.batch_size)
         drawn, for_images = tee(
@@ -87,12 +87,12 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     """Read the pairs, build the model, its image source and the objective.
 
     Args:
-        config: Resolved.
-        on_encoded: Called while what stays frozen is encoded, before the first step.
+        config: Resolved settings.
+        on_encoded: Called while frozen towers encode images and texts, before the first step.
 
     Raises:
-        InputError: Bad data, a model that cannot be loaded, or more processes than there are GPUs
-            here or images in a batch.
+        InputError: The data is bad, the model cannot be loaded, or there are more processes than
+            GPUs here or images in a batch.
     """
     n_processes = distributed.world_size()
     if n_processes > 1 and config.objective == "clip":
@@ -163,7 +163,7 @@ def _check_shares(batch_size: int) -> None:
 
 
 def _check_same_everywhere(fingerprint: str) -> None:
-    """Refuse to train on what looks different to another process."""
+    """Refuse to train if processes see different data or towers."""
     found = distributed.gather_values(fingerprint)
     if len(set(found)) > 1:
         raise InputError(
@@ -181,10 +181,10 @@ def _load_towers(config: TrainConfig, device: torch.device) -> tuple[VisionTower
 
 
 def _choose_tokens(config: TrainConfig, vision: VisionTower) -> TrainConfig:
-    """Return the settings with the kind and layer of tokens that this tower has.
+    """Return the settings with a kind and layer of tokens that this tower has.
 
-    The defaults are those of a CLIP; a tower of other kinds has its own first kind and last layer
-    in their place.
+    The defaults are a CLIP's; for a tower without them, its own first kind and last layer are
+    used.
     """
     kind, layer = config.token_kind, config.token_layer
     if TrainConfig.token_kind not in vision.token_kinds:
@@ -323,7 +323,7 @@ def _cut_note(encoder: TextTower, texts: Sequence[str]) -> Iterator[str]:
 
 
 def _find_device(name: str) -> torch.device:
-    """The device of a name; "cuda" is a GPU of its own for each of a machine's processes."""
+    """Return the device of a name; with "cuda" each process of a machine gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -347,7 +347,7 @@ def _find_device(name: str) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
+    """Return whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
