@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from benchmark_copies import save_image, save_mask
 from classification_copies import COPIES
 from pacl.api import Model
 from pacl.datasets.classification import open_classification
-from pacl.datasets.segmentation.open import open_segmentation
-from pacl.evaluation.plan import Settings, build_measurement
+from pacl.evaluation.plan import Settings, open_segmentation
 from pacl.evaluation.predictor import build_predictor
 from pacl.evaluation.records import describe_subject
 from pacl.evaluation.retrieval import open_retrieval
+from pacl.evaluation.run import build_measurement
 from pacl.evaluation.task import build_task
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.pacl import Pacl
@@ -27,7 +28,12 @@ from pacl.modeling.pacl import Pacl
 def open_street(root: Path) -> Any:
     save_image(root / "street/images/a.png", (16, 16))
     save_mask(root / "street/masks/a.png", np.zeros((16, 16), np.uint8))
-    return open_segmentation("folder", root=root / "street", labels="sky,road")
+    return open_segmentation(
+        "folder",
+        root=root / "street",
+        labels="sky,road",
+        progress=lambda _: nullcontext(lambda *_: None),
+    )
 
 
 def open_textures(root: Path) -> Any:

@@ -53,11 +53,11 @@ class Align:
 def run_align(options: Align) -> int:
     """Measure, print, plot, and save the numbers."""
     from pacl.evaluation.alignment import measure_alignment, save_alignment
-    from pacl.evaluation.plan import open_one
+    from pacl.evaluation.plan import open_segmentation
     from pacl.evaluation.records import describe_subject
 
     _check(options)
-    opened = open_one(
+    opened = open_segmentation(
         options.benchmark, root=options.root, labels=options.labels, progress=progress
     )
     for warning in opened.warnings:

@@ -72,8 +72,8 @@ def check_data(options: CheckData) -> int:
 
 def _check_standard(name: str, options: CheckData) -> int:
     """Print the state of a standard benchmark; 2 if it must not be evaluated."""
+    from pacl.datasets.segmentation import needs_root
     from pacl.datasets.segmentation.check import check_benchmark
-    from pacl.datasets.segmentation.open import needs_root
 
     if options.root is None:
         raise needs_root(name)

@@ -76,9 +76,9 @@ class Evaluate:
 
 def run_evaluate(options: Evaluate) -> int:
     """Score, print, and save the numbers with their protocol; 1 if a data set was refused."""
-    from pacl.evaluation.plan import Settings, as_baseline, build_measurement, open_sets
+    from pacl.evaluation.plan import Settings, open_sets
     from pacl.evaluation.records import describe_subject
-    from pacl.evaluation.run import score
+    from pacl.evaluation.run import as_baseline, build_measurement, score
 
     loading, baseline = options.loading, options.baseline
     if baseline is not None and loading.embedder is not None:

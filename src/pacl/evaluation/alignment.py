@@ -20,7 +20,6 @@ from torch.nn import functional
 from pacl.api import Model, is_on_storybook
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
-from pacl.datasets.segmentation.open import SegmentationSet
 from pacl.errors import EnvironmentProblem
 from pacl.evaluation.metrics.bootstrap import (
     draw_images,
@@ -30,6 +29,7 @@ from pacl.evaluation.metrics.bootstrap import (
 )
 from pacl.evaluation.metrics.coherence import compare_pairs, roc_curve
 from pacl.evaluation.metrics.segmentation import NO_CLASS, PatchAccuracy, patch_labels
+from pacl.evaluation.plan import SegmentationSet
 from pacl.evaluation.records import MEANINGLESS, Subject, file_stem, without_nan, write_json
 from pacl.inference.config import SegmentConfig
 from pacl.inference.segmenter import best_of_names, working_size_px

@@ -1,39 +1,64 @@
-"""What `pacl evaluate` is asked for: which data sets, under which settings, of which task."""
+"""What `pacl evaluate` is asked for: data sets, opened and checked, and settings of their task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pacl.api import Model
 from pacl.datasets.classification import (
     CLASSIFICATION_NAMES,
     ClassificationSet,
     open_classification,
 )
-from pacl.datasets.segmentation import NAMES
-from pacl.datasets.segmentation.open import (
-    STORYBOOK,
-    SegmentationSet,
-    needs_root,
-    open_all,
-    open_segmentation,
-)
+from pacl.datasets.segmentation import NAMES, needs_root
+from pacl.datasets.segmentation.check import BenchmarkReport, check_benchmark
+from pacl.datasets.segmentation.dataset import BenchmarkDataset
+from pacl.datasets.segmentation.folder import FolderDataset
 from pacl.errors import InputError
-from pacl.evaluation.accuracy import measure_classification
-from pacl.evaluation.records import Subject
 from pacl.evaluation.retrieval import (
     TABLE_SUFFIXES,
     RetrievalSet,
-    measure_retrieval,
     open_retrieval,
 )
-from pacl.evaluation.run import Measurement, Note, Progress
-from pacl.evaluation.segmentation import measure_segmentation
 from pacl.evaluation.task import changed_flags
 from pacl.inference.config import SegmentConfig
-from pacl.modeling.pacl import Pacl
+
+Note = Callable[[str], None]
+"""Told what a user should know."""
+ShowProgress = Callable[[int, int, str], None]
+"""Told the images done, the images in all and a few words."""
+Progress = Callable[[str], AbstractContextManager[ShowProgress]]
+"""Opens a progress bar of a certain title."""
+
+STORYBOOK, FOLDER = "storybook", "folder"
+STORYBOOK_DIR = Path("runs/storybook")
+N_SCENES = 300
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationSet:
+    """A data set that is there, complete and checked."""
+
+    name: str
+    """A benchmark's; a folder's own, marked where a benchmark is called so."""
+    dataset: FolderDataset | BenchmarkDataset
+    warnings: tuple[str, ...] = ()
+    """What makes a score one of another set of images."""
+    n_expected: tuple[int, ...] = ()
+    """Images of the official split; several numbers where lists differ, none for a folder."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds it."""
+        return self.dataset.root
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its images are Storybook's."""
+        return (self.root / "storybook.json").is_file()
+
 
 DataSet = SegmentationSet | ClassificationSet | RetrievalSet
 
@@ -90,33 +115,75 @@ def open_sets(
     classified = pick_classification(names, root)
     tables = [name for name in names if name.endswith(TABLE_SUFFIXES)]
     _check_settings(settings, classified, tables)
-    if every:
-        return _open_all(root, note)
     if tables and len(tables) < len(names):
         raise InputError(f"{tables[0]} is a table of captions", fix="evaluate it by itself")
-    if tables:
-        opened: list[DataSet] = [open_retrieval(name) for name in tables]
+    opened: list[DataSet]
+    n_refused = 0
+    if every:
+        opened, n_refused = _open_all(root, note)
+    elif tables:
+        opened = [open_retrieval(name) for name in tables]
     elif classified:
         opened = [open_classification(name, root=root) for name in classified]
     else:
-        opened = [open_one(name, root=root, labels=settings.labels, progress=progress)
+        opened = [open_segmentation(name, root=root, labels=settings.labels, progress=progress)
                   for name in names]  # fmt: skip
     for each in opened:
         for warning in each.warnings:
             note(f"warning: {warning}")
-    return opened, 0
+    return opened, n_refused
 
 
-def open_one(
+def open_segmentation(
     name: str, *, root: Path | None, labels: str | None, progress: Progress
 ) -> SegmentationSet:
-    """Open a segmentation data set, with a bar where scenes have to be drawn."""
-    if name != STORYBOOK:
-        return open_segmentation(name, root=root, labels=labels)
-    with progress("draw storybook") as show:
-        return open_segmentation(
-            name, labels=labels, on_drawing=lambda done, total: show(done, total, "")
+    """Open a data set by what a user calls it, and check it.
+
+    Args:
+        name: A benchmark; "storybook", which is drawn where it is not there yet; "folder", which
+            is `root`; or the path of a folder of images/ and masks/.
+        root: The folder that the benchmarks were unpacked in.
+        labels: Class names by mask id, in place of a folder's.
+        progress: Shows the drawing of scenes.
+
+    Raises:
+        InputError: It is not there, incomplete, or was converted wrongly.
+    """
+    if name == STORYBOOK:
+        return SegmentationSet(name, _draw_storybook(labels, progress))
+    is_benchmark = name in NAMES
+    if is_benchmark and labels is not None:
+        raise InputError(
+            f"--labels: {name} has class names of its own",
+            fix="leave --labels out, or use a folder",
         )
+    if root is None and (is_benchmark or name == FOLDER):
+        raise needs_root(name)
+    if not is_benchmark:
+        folder = Path(name) if root is None or name != FOLDER else root
+        return _usable(check_benchmark(FOLDER, folder, labels=labels))
+    return _usable(check_benchmark(name, root or "."))
+
+
+def _usable(report: BenchmarkReport) -> SegmentationSet:
+    dataset = report.require_usable()
+    name = report.name
+    if name == FOLDER:
+        name = dataset.root.resolve().name
+        name = f"folder {name}" if name in (*NAMES, STORYBOOK) else name
+    return SegmentationSet(name, dataset, report.warnings, report.n_expected)
+
+
+def _draw_storybook(labels: str | None, progress: Progress) -> FolderDataset:
+    from pacl.datasets.storybook import draw_storybook
+
+    with progress("draw storybook") as show:
+        folders = draw_storybook(
+            STORYBOOK_DIR,
+            counts={"test": N_SCENES},
+            on_progress=lambda done, total: show(done, total, ""),
+        )
+    return FolderDataset(folders["test"], labels=labels)
 
 
 def pick_classification(names: Sequence[str], root: Path | None) -> list[str]:
@@ -142,11 +209,21 @@ def pick_classification(names: Sequence[str], root: Path | None) -> list[str]:
 
 
 def _open_all(root: Path | None, note: Note) -> tuple[list[DataSet], int]:
+    """Open every usable benchmark under a root; counts those that are there and refused."""
     if root is None:
         raise needs_root("--all")
-    usable, refused, missing = open_all(root)
-    for name, error in refused.items():
-        note(f"{name} is refused: {error}")
+    usable: list[DataSet] = []
+    missing: list[str] = []
+    n_refused = 0
+    for name in NAMES:
+        report = check_benchmark(name, root)
+        if report.is_usable:
+            usable.append(_usable(report))
+        elif report.is_there:
+            n_refused += 1
+            note(f"{name} is refused: {report.problems[0].error()}")
+        else:
+            missing.append(name)
     if missing:
         note(f"not under {root}, skipped: {', '.join(missing)}")
     if not usable:
@@ -155,10 +232,7 @@ def _open_all(root: Path | None, note: Note) -> tuple[list[DataSet], int]:
             why=f"looked for: {', '.join(NAMES)}",
             fix=f"pacl data check {NAMES[0]} --root {root}",
         )
-    for each in usable:
-        for warning in each.warnings:
-            note(f"warning: {warning}")
-    return [*usable], len(refused)
+    return usable, n_refused
 
 
 def _check_settings(settings: Settings, classified: Sequence[str], tables: Sequence[str]) -> None:
@@ -187,40 +261,3 @@ def _check_settings(settings: Settings, classified: Sequence[str], tables: Seque
             f"the preset {settings.preset} decides {', '.join(given)}",
             fix="leave them out; or leave out --preset to use settings of your own",
         )
-
-
-def as_baseline(model: Model, token_kind: str, *, engine: str) -> Model:
-    """The training-free method with these patch tokens, on a model's frozen CLIP."""
-    baseline = Model(Pacl(encoder=model.pacl.encoder, embedder=None, token_kind=token_kind))
-    baseline.pacl.use_engine(engine)
-    return baseline
-
-
-def build_measurement(
-    opened: DataSet, model: Model, subject: Subject, settings: Settings
-) -> Measurement:
-    """Put together a data set, a model and a protocol; the words are encoded now.
-
-    Raises:
-        InputError: The protocol does not exist, or does not fit the encoder's patches.
-    """
-    if isinstance(opened, ClassificationSet):
-        return measure_classification(
-            opened,
-            model,
-            subject,
-            templates=settings.templates,
-            patch_stride_px=settings.segmenting.patch_stride_px,
-            batch_size=settings.segmenting.batch_size,
-        )
-    if isinstance(opened, RetrievalSet):
-        return measure_retrieval(opened, model, subject, batch_size=settings.segmenting.batch_size)
-    return measure_segmentation(
-        opened,
-        model,
-        subject,
-        preset=settings.preset,
-        config=settings.segmenting,
-        use_pamr=settings.use_pamr,
-        use_profile=settings.use_profile,
-    )

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
 
+from pacl.api import Model
+from pacl.datasets.classification import ClassificationSet
+from pacl.evaluation.accuracy import measure_classification
+from pacl.evaluation.plan import DataSet, Note, Progress, Settings, ShowProgress
 from pacl.evaluation.records import (
     DRAWN_ONLY,
     MEANINGLESS,
@@ -24,17 +27,13 @@ from pacl.evaluation.records import (
     find_record,
     write_json,
 )
+from pacl.evaluation.retrieval import RetrievalSet, measure_retrieval
+from pacl.evaluation.segmentation import measure_segmentation
 from pacl.evaluation.tables import write_tables
+from pacl.modeling.pacl import Pacl
 from pacl.runtime.files import write_atomically
 
 SAVE_EVERY_S = 10.0
-
-Note = Callable[[str], None]
-"""Told what a user should know."""
-ShowProgress = Callable[[int, int, str], None]
-"""Told the images done, the images in all and a few words."""
-Progress = Callable[[str], AbstractContextManager[ShowProgress]]
-"""Opens a progress bar of a certain title."""
 
 
 class Scores(Protocol):
@@ -98,6 +97,43 @@ class Measurement(Protocol):
     def record(self, output: Path) -> ScoreRecord:
         """The finished scores; images to look at are written into the folder."""
         ...
+
+
+def as_baseline(model: Model, token_kind: str, *, engine: str) -> Model:
+    """The training-free method with these patch tokens, on a model's frozen CLIP."""
+    baseline = Model(Pacl(encoder=model.pacl.encoder, embedder=None, token_kind=token_kind))
+    baseline.pacl.use_engine(engine)
+    return baseline
+
+
+def build_measurement(
+    opened: DataSet, model: Model, subject: Subject, settings: Settings
+) -> Measurement:
+    """Put together a data set, a model and a protocol; the words are encoded now.
+
+    Raises:
+        InputError: The protocol does not exist, or does not fit the encoder's patches.
+    """
+    if isinstance(opened, ClassificationSet):
+        return measure_classification(
+            opened,
+            model,
+            subject,
+            templates=settings.templates,
+            patch_stride_px=settings.segmenting.patch_stride_px,
+            batch_size=settings.segmenting.batch_size,
+        )
+    if isinstance(opened, RetrievalSet):
+        return measure_retrieval(opened, model, subject, batch_size=settings.segmenting.batch_size)
+    return measure_segmentation(
+        opened,
+        model,
+        subject,
+        preset=settings.preset,
+        config=settings.segmenting,
+        use_pamr=settings.use_pamr,
+        use_profile=settings.use_profile,
+    )
 
 
 def score(

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pacl.api import Model, is_on_storybook
 from pacl.datasets.segmentation.masks import MaskDataset
-from pacl.datasets.segmentation.open import SegmentationSet
+from pacl.evaluation.plan import SegmentationSet
 from pacl.evaluation.predictor import Predictor, build_predictor
 from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, file_stem
 from pacl.evaluation.scoreboard import (

@@ -50,3 +50,10 @@ def load_benchmark(name: str, root: str | Path) -> BenchmarkDataset:
         EnvironmentProblem: Pascal Context has to be converted, and pycocotools is not installed.
     """
     return BenchmarkDataset(find_benchmark(name), root)
+
+
+def needs_root(name: str) -> InputError:
+    """The error where a set is named without the folder that holds it."""
+    return InputError(
+        f"{name} needs --root", fix="add --root DIR, the folder that the data sets were unpacked in"
+    )
