@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from pacl.data import images
 from pacl.data.images import open_mask
 from pacl.datasets.segmentation import voc
 from pacl.datasets.segmentation.check import BenchmarkReport, check_benchmark
-from pacl.datasets.segmentation.open import open_segmentation
 from pacl.errors import InputError
+from pacl.evaluation.plan import open_segmentation
 
 MASKS = {
     "voc20": "VOCdevkit/VOC2012/SegmentationClass",
@@ -94,7 +95,9 @@ def test_opening_reads_each_image_header_and_each_mask_once(
     monkeypatch.setattr(images, "_open", count_opened)
     monkeypatch.setattr(images, "_decode", count_loaded)
     labels = "sky,road" if which == "folder" else None
-    opened = open_segmentation(which, root=tmp_path, labels=labels)
+    opened = open_segmentation(
+        which, root=tmp_path, labels=labels, progress=lambda _: nullcontext(lambda *_: None)
+    )
     items = opened.dataset.items
     assert [n_opened[str(item.image_path)] for item in items] == [1] * len(items)
     assert n_loaded == Counter(str(item.mask_path) for item in items)
