@@ -11,6 +11,7 @@ import pytest
 from pacl.api import Model
 from pacl.datasets.classification.dataset import ClassificationData, Images, PackedPixels, Split
 from pacl.evaluation.classification import ROWS, ClassificationScores, evaluate_set
+from pacl.evaluation.fusion import FusionWeight
 from pacl.inference.classifier import class_probabilities
 from pacl.text.labels import Labels
 
@@ -56,11 +57,13 @@ def test_the_weight_comes_from_training_pictures_only(
     model: Model, data: ClassificationData
 ) -> None:
     report = evaluate_set(model, data, templates=TEMPLATES)
+    assert report.fusion is not None
     assert report.fusion.n_images == 9
     other_test = replace(data, test=_split(13, 5))
     assert evaluate_set(model, other_test, templates=TEMPLATES).fusion == report.fusion
     as_test = replace(data, test=data.train)
     share = evaluate_set(model, as_test, templates=TEMPLATES)
+    assert share.fusion is not None
     assert share.rows["fusion"].top1 == share.fusion.top1
     assert share.rows["fusion"].top1 >= max(share.rows[s].top1 for s in ("clip", "pacl"))
 
@@ -72,7 +75,7 @@ def test_without_training_pictures_the_weight_is_one_half(
         evaluate_set(model, replace(data, train=None), templates=TEMPLATES),
         evaluate_set(model, data, templates=TEMPLATES, n_to_choose_on=0),
     ):
-        assert (alone.fusion.clip_share, alone.fusion.n_images, alone.fusion.top1) == (0.5, 0, None)
+        assert alone.fusion == FusionWeight(0.5, n_images=0, top1=None)
 
 
 def test_resumes_where_it_stopped(model: Model, data: ClassificationData) -> None:
