@@ -120,9 +120,6 @@ def test_frozen_encoder_trained_embedder(pacl: Pacl) -> None:
 
 def _change_weights(part: str) -> Callable[[Pacl], None]:
     def change(pacl: Pacl) -> None:
-        pacl.encoder.__dict__["_fingerprint"] = (
-            ""  # weights of a file are hashed once, where it is read
-        )
         pacl.get_parameter(part).data.view(-1)[0] += 1e-3
 
     return change
@@ -156,6 +153,7 @@ def test_every_part_of_a_model_changes_its_fingerprint(
     pacl: Pacl, change: Callable[[Pacl], None]
 ) -> None:
     before = pacl.fingerprint
+    pacl.encoder.__dict__["_fingerprint"] = ""  # hashed once, where the file is read: now anew
     assert pacl.fingerprint == before
     change(pacl)
     assert pacl.fingerprint != before
