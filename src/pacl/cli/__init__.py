@@ -6,13 +6,11 @@ exit codes. Torch and transformers are imported inside the commands, so that --h
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -29,6 +27,7 @@ from pacl.cli.quickstart import Quickstart, run_quickstart
 from pacl.cli.segment import Segment, run_segment
 from pacl.cli.train import run_train
 from pacl.errors import PaclError
+from pacl.runtime.memory import keep_freed_memory
 from pacl.training.config import TrainConfig
 
 
@@ -95,9 +94,6 @@ COMMANDS: dict[str, _Command] = {
 }
 
 
-_FREED_MEMORY_KEPT_BYTES = 2**29
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -107,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     is_debug = "--debug" in words
     _set_up_logging(is_debug=is_debug)
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         code = _run([word for word in words if word != "--debug"])
         sys.stdout.flush()
@@ -189,18 +185,3 @@ def _set_up_logging(*, is_debug: bool) -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep up to half a GiB of freed memory, where the process runs on glibc.
-
-    By default it returns every large buffer to the system, and each step of training pays for
-    fetching its pages again: a third of its time (docs/log.md).
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    with suppress(OSError, AttributeError):  # another C library
-        allocator = ctypes.CDLL("libc.so.6")
-        allocator.mallopt(m_trim_threshold, _FREED_MEMORY_KEPT_BYTES)
-        allocator.mallopt(m_mmap_threshold, _FREED_MEMORY_KEPT_BYTES)
