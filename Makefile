@@ -32,7 +32,7 @@ test-fast: .venv/.stamp-dev
 
 lint: .venv/.stamp-dev
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/pyright
 
 # torch comes first and alone: with it in place, nothing that follows looks for another build.

@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from pacl.runtime.memory import keep_freed_memory
-
 from pacl.api import load
 from pacl.datasets.classification.dataset import ClassificationData, plain_labels
 from pacl.datasets.classification.storybook import read_things
@@ -28,6 +26,7 @@ from pacl.datasets.storybook import THINGS
 from pacl.evaluation.classification import evaluate_set
 from pacl.evaluation.segmentation import evaluate_folder
 from pacl.quickstart.world import SEGMENT, World, draw_world
+from pacl.runtime.memory import keep_freed_memory
 from pacl.text.templates import PAPER7
 from pacl.training.config import TrainConfig
 from pacl.training.train import train

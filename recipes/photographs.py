@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import torch
 from compare_objectives import compare
-from pacl.runtime.memory import keep_freed_memory
 from photographs_sheet import WORDS
 from PIL import Image
 from torch import Tensor
@@ -51,6 +50,7 @@ from pacl.inference.segmenter import Segmenter
 from pacl.inference.windows import PatchScorer
 from pacl.modeling.towers.conv import ConvTower
 from pacl.results import Segmentation
+from pacl.runtime.memory import keep_freed_memory
 from pacl.training.config import TrainConfig
 
 VIDEOS = ("0001TP", "Seq05VD")
