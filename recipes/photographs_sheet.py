@@ -22,8 +22,8 @@ from pacl.datasets.segmentation.folder import FolderDataset
 from pacl.datasets.segmentation.masks import MaskItem
 from pacl.inference.config import SegmentConfig
 from pacl.results.figures import Panel, draw_sheet
+from pacl.results.palette import class_colours
 from pacl.results.writers.heatmap import draw_heatmap
-from pacl.results.writers.overlay import class_colours
 
 WORDS = {
     "sky": "sky",
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     rows[1:] = [[("", image) for _, image in row] for row in rows[1:]]
-    colours = map(tuple, class_colours(len(WORDS)).tolist())
+    colours = map(tuple, class_colours([*WORDS.values()]).tolist())
     draw_sheet(rows, args.output, legend=list(zip(WORDS.values(), colours, strict=True)))
     print(f"wrote {args.output}")
 

@@ -15,9 +15,10 @@ from pacl.data.sources import Source
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.results import FORMATS, Segmentation
 from pacl.results.folder import OutputFolder
+from pacl.results.palette import class_colours
 from pacl.results.writers import Writers
 from pacl.results.writers.heatmap import colourise, draw_heatmap
-from pacl.results.writers.overlay import add_legend, class_borders, class_colours, draw_overlay
+from pacl.results.writers.overlay import add_legend, class_borders, draw_overlay
 from pacl.results.writers.png import read_label_png, write_label_png
 from pacl.results.writers.writer import Result
 from pacl.runtime.files import write_atomically
@@ -50,11 +51,11 @@ def test_label_png_round_trip(tmp_path: Path, n_labels: int, mode: str) -> None:
 
 def test_label_png_is_coloured_as_the_palette(tmp_path: Path) -> None:
     label_map = np.array([[0, 1], [2, 2]], dtype=np.int32)
-    write_label_png(tmp_path / "a.png", label_map, n_classes=2)
+    write_label_png(tmp_path / "a.png", label_map, labels=["a", "b"])
     with Image.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels[0, 0].tolist() == [0, 0, 0]
-    assert np.array_equal(pixels[[0, 1], [1, 0]], class_colours(2))
+    assert np.array_equal(pixels[[0, 1], [1, 0]], class_colours(["a", "b"]))
 
 
 def test_npz_and_json_round_trip(tmp_path: Path) -> None:
@@ -135,12 +136,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file" / "a.json", b"")
 
 
-def test_colours_are_distinct_and_do_not_depend_on_their_number() -> None:
-    colours = class_colours(254)
-    assert len(np.unique(colours, axis=0)) == 254
-    assert np.array_equal(colours[:7], class_colours(7))
+def test_colours_are_of_names_and_distinct() -> None:
+    names = [f"label {k}" for k in range(300)]
+    colours = class_colours(names)
+    assert len(np.unique(colours, axis=0)) == 300
+    assert np.array_equal(colours[:7], class_colours(names[:7]))
     distances = np.linalg.norm(colours[:20, None].astype(float) - colours[None, :20], axis=-1)
-    assert distances[np.triu_indices(20, k=1)].min() > 45
+    assert distances[np.triu_indices(20, k=1)].min() > 30
+    assert np.array_equal(class_colours(["x"]), class_colours(["y", "x"])[1:])
+    street = class_colours(["zebra", "sky", "road"])
+    assert np.array_equal(street[1:], class_colours(["sky", "road"]))
 
 
 def test_overlay_tints_labelled_pixels_only() -> None:
@@ -149,7 +154,7 @@ def test_overlay_tints_labelled_pixels_only() -> None:
     label_map[:, 3:] = 1
     shown = np.asarray(draw_overlay(image, label_map, ["a"], opacity=1, legend=False))
     assert (shown[:, :2] == 100).all()
-    assert (shown[:, 3:] == class_colours(1)[0]).all()
+    assert (shown[:, 3:] == class_colours(["a"])[0]).all()
     assert (shown[:, 2] < 100).all()  # the border
     assert class_borders(label_map).sum() == 4
 
@@ -207,7 +212,8 @@ def test_heatmap_of_a_constant_map_and_a_given_range() -> None:
 class _Table:
     """A format with one file for the whole folder, as COCO has."""
 
-    ending = ".txt"
+    def mark(self, stem: str) -> str:
+        return "all.txt"
 
     def open(self, folder: Path, labels: Sequence[str]) -> None:
         self._path, self._lines = folder / "all.txt", [", ".join(labels)]
@@ -242,7 +248,7 @@ def test_a_folder_knows_any_source_again(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path, ["png"])
     folder.claim({}, may_replace=False)
     assert not folder.has(source)
-    files = folder.save(replace(make_result(), source=source.name), source)
+    files = folder.save(replace(make_result(), source=source.name), source.name)
     assert OutputFolder(tmp_path, ["png"]).has(source)
     assert not OutputFolder(tmp_path, ["png", "npz"]).has(source)
     files["png"].unlink()

@@ -36,7 +36,9 @@ class Segment:
     """Folder for the results; its pictures.jsonl lists the files of each image."""
 
     formats: str = "png,overlay,json"
-    """What is written for each image: png (label map), overlay, json (areas), npz (arrays)."""
+    """What is written for each image: png (label map), overlay, json (areas), npz (arrays), masks
+    and heatmaps (a PNG per class); for the folder: coco, coco-polygons, panoptic, cvat,
+    label-studio, label-studio-brush, ultralytics, lightly (docs/labels.md)."""
 
     overwrite: bool = False
     """Segment images again that are already done."""
@@ -87,7 +89,7 @@ def _segment_all(
                 is_named = found.source in found.error
                 say("failed: " + ("" if is_named else f"{found.source}: ") + found.error)
             else:
-                files = folder.save(found, source)
+                files = folder.save(found, source.name)
                 overlay = overlay or files.get("overlay")
                 result(_describe(found, files, is_json=is_json))
             show(number, len(sources), f"{len(failures)} failed" if failures else "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,14 @@ from typing import Any
 from pacl.data.sources import Source
 from pacl.errors import InputError
 from pacl.results.segmentation import Failure, Segmentation
-from pacl.results.writers import ENDINGS, Writers
+from pacl.results.writers import Writers
+from pacl.results.writers.parts import PARTS
 from pacl.runtime.files import read_json_object, write_atomically
 
 SETTINGS, INDEX, FAILURES = "run.json", "pictures.jsonl", "failures.csv"
+
+_SHARED_ENDING = "_overlay"
+"""What a file of one format adds to the stem before the ending that another format has, too."""
 
 
 class OutputFolder:
@@ -28,18 +34,21 @@ class OutputFolder:
     Args:
         directory: Made with the first file.
         formats: What every image is saved as, names of `pacl.results.FORMATS`.
+        shard: Which of how many processes this is, from 0: they share the folder.
 
     Raises:
         InputError: A format is unknown.
     """
 
-    def __init__(self, directory: Path, formats: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, formats: Sequence[str], *, shard: tuple[int, int] = (0, 1)
+    ) -> None:
         self.directory = directory
+        self._shard = shard
         self._writers = Writers(directory, formats)
         self._stem_of = dict(_iter_index(directory / INDEX))
-        self._owner_of = {
-            name: source for source, stem in self._stem_of.items() for name in _file_names(stem)
-        }
+        self._done = set(self._stem_of)
+        self._taken = {stem.casefold() for stem in self._stem_of.values()}
 
     def claim(self, settings: dict[str, Any], *, may_replace: bool) -> None:
         """Note what the results are made with.
@@ -51,43 +60,54 @@ class OutputFolder:
 
         Raises:
             InputError: The folder holds results made with something else, which must not be
-                taken for these.
+                taken for these; or a format cannot hold such labels.
         """
         content = json.dumps(settings, indent=1, ensure_ascii=False)
         saved, wanted = read_json_object(self.directory / SETTINGS), json.loads(content)
         saved.setdefault("scoring", wanted.get("scoring"))
-        differing = [key for key in wanted if self._stem_of and saved.get(key) != wanted[key]]
+        differing = [key for key in wanted if self._done and saved.get(key) != wanted[key]]
         if differing and not may_replace:
             raise InputError(
                 f"{self.directory} holds results of other settings: {', '.join(differing)}",
                 fix="choose another --output, or replace them: --overwrite",
             )
         if differing:
-            self._stem_of, self._owner_of = {}, {}
-        lines = [_index_line(source, stem) for source, stem in self._stem_of.items()]
-        write_atomically(self.directory / INDEX, "".join(lines).encode())
+            self._stem_of, self._done, self._taken = {}, set(), set()
+            shutil.rmtree(self.directory / PARTS, ignore_errors=True)
+        self._mend_index()
         write_atomically(self.directory / SETTINGS, content.encode())
+        self._writers.open(list(settings.get("labels", ())))
 
     def has(self, source: Source) -> bool:
-        """Return whether an image is done, in all the formats."""
-        stem = self._stem_of.get(_key(source.name))
-        return stem is not None and all(
-            path.is_file() for path in self._writers.paths(stem).values()
+        """Return whether an image is done, in all the formats.
+
+        Its files get their names now. So several processes that look at all sources, in one
+        order, agree on the names, whoever segments which.
+        """
+        key = _key(source.name)
+        stem = self._choose_stem(key)
+        return key in self._done and all(
+            path.exists() for path in self._writers.marks(stem).values()
         )
 
-    def save(self, found: Segmentation, source: Source) -> dict[str, Path]:
-        """Write an image's results, note that it is done, and return the files by format."""
-        key, stem = _key(source.name), self._choose_stem(source.name)
+    def save(self, found: Segmentation, name: str) -> dict[str, Path]:
+        """Write an image's results, note that it is done, and return the files by format.
+
+        Args:
+            found: The results.
+            name: The source's.
+        """
+        key = _key(name)
+        stem = self._choose_stem(key)
         files = self._writers.add(found, stem)
-        if key not in self._stem_of:
+        if key not in self._done:
             with (self.directory / INDEX).open("a", encoding="utf-8") as file:
                 file.write(_index_line(key, stem))
-            self._stem_of[key] = stem
-            self._owner_of |= dict.fromkeys(_file_names(stem), key)
+            self._done.add(key)
         return files
 
     def close(self, failures: Sequence[Failure]) -> Path | None:
-        """Finish the files that stand for the whole folder.
+        """Finish the files that stand for the whole folder: of all runs and processes.
 
         Args:
             failures: Images of this run without a result.
@@ -95,8 +115,14 @@ class OutputFolder:
         Returns:
             The table of failures; None, and no file is left, where nothing failed.
         """
-        self._writers.close()
+        n_bytes = -1
+        while self._index_size() != n_bytes:  # another process has finished images meanwhile
+            n_bytes = self._index_size()
+            self._writers.close()
+        number, n_shards = self._shard
         path = self.directory / FAILURES
+        if n_shards > 1:
+            path = path.with_stem(f"{path.stem}.{number}-of-{n_shards}")
         if not failures:
             path.unlink(missing_ok=True)
             return None
@@ -107,35 +133,50 @@ class OutputFolder:
         write_atomically(path, text.getvalue().encode())
         return path
 
-    def _choose_stem(self, name: str) -> str:
-        key = _key(name)
-        if key in self._stem_of:
-            return self._stem_of[key]
-        return next(
-            stem
-            for stem in _iter_stems(Path(key))
-            if all(self._owner_of.get(file, key) == key for file in _file_names(stem))
-        )
+    def _index_size(self) -> int:
+        path = self.directory / INDEX
+        return path.stat().st_size if path.is_file() else 0
+
+    def _mend_index(self) -> None:
+        """Write the index without what is not done; beside other processes only end its line."""
+        path = self.directory / INDEX
+        if self._shard[1] == 1 or not self._done:
+            lines = [_index_line(key, self._stem_of[key]) for key in self._stem_of]
+            write_atomically(path, "".join(lines).encode())
+        elif not path.read_bytes().endswith(b"\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+    def _choose_stem(self, key: str) -> str:
+        if key not in self._stem_of:
+            stem = next(stem for stem in _iter_stems(Path(key)) if self._is_free(stem.casefold()))
+            self._stem_of[key] = stem
+            self._taken.add(stem.casefold())
+        return self._stem_of[key]
+
+    def _is_free(self, stem: str) -> bool:
+        """Whether no file of this stem is another image's, alike on systems that ignore case."""
+        near = {stem, stem + _SHARED_ENDING, stem.removesuffix(_SHARED_ENDING)}
+        return not near & self._taken
 
 
 def _iter_stems(path: Path) -> Iterator[str]:
     """The image's name; with its folder's, where another image has it; then numbered."""
-    yield path.stem
-    number, stem = 1, f"{path.parent.name}_{path.stem}"
+    name, folder = (
+        re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", each) for each in (path.stem, path.parent.name)
+    )
+    yield name
+    number, stem = 1, f"{folder}_{name}"
     while True:
         yield stem if number == 1 else f"{stem}_{number}"
         number += 1
 
 
-def _file_names(stem: str) -> list[str]:
-    """All that an image's files may be called, alike on systems that ignore case."""
-    return [(stem + ending).casefold() for ending in ENDINGS]
-
-
 def _key(name: str) -> str:
-    """A file by its full path, wherever pacl is started; anything else by its name."""
+    """A file, or what lies within one, by its full path, wherever pacl is started."""
     path = Path(name)
-    return str(path.resolve()) if path.exists() else name
+    is_file = "://" not in name and (path.exists() or any(p.is_file() for p in path.parents))
+    return str(path.resolve()) if is_file else name
 
 
 def _index_line(source: str, stem: str) -> str:

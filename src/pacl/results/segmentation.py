@@ -74,8 +74,9 @@ class Segmentation:
 
         Args:
             directory: Made if it does not exist.
-            formats: "png" the label map, with classes.json beside it; "overlay" an image to look
-                at; "json" areas and mean scores; "npz" all the arrays.
+            formats: Names of `pacl.results.FORMATS`: "png" the label map, with classes.json beside
+                it; "overlay" an image to look at; "json" areas and mean scores; "npz" all the
+                arrays; "coco", "cvat" and others for other programs (docs/labels.md).
             stem: Beginning of the file names; None: the source's name.
 
         Returns:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from pacl.results.writers.overlay import NONE_COLOUR, class_colours
+from pacl.results.palette import NONE_COLOUR, class_colours
 from pacl.results.writers.writer import Result
 from pacl.runtime.files import write_atomically
 
@@ -22,10 +22,12 @@ MAX_CLASSES_8_BIT = 254  # 0 is "none", 255 is kept free for "ignore"
 class PngWriter:
     """Writes label maps, with a classes.json beside them that says what their numbers mean."""
 
-    ending = ".png"
-
     def __init__(self) -> None:
         self._folder = Path()
+
+    def mark(self, stem: str) -> str:
+        """Return the label map's file name."""
+        return f"{stem}.png"
 
     def open(self, folder: Path, labels: Sequence[str]) -> None:
         """Write classes.json."""
@@ -34,28 +36,35 @@ class PngWriter:
 
     def add(self, result: Result, stem: str) -> Path:
         """Write the label map."""
-        path = self._folder / (stem + self.ending)
-        write_label_png(path, result.label_map, n_classes=len(result.labels))
+        path = self._folder / self.mark(stem)
+        write_label_png(path, result.label_map, labels=result.labels)
         return path
 
     def close(self) -> None:
         """Do nothing: classes.json is written already."""
 
 
-def write_label_png(path: Path, label_map: Int[np.ndarray, "H W"], *, n_classes: int) -> None:
+def write_label_png(
+    path: Path, label_map: Int[np.ndarray, "H W"], *, labels: Sequence[str]
+) -> None:
     """Write label_map (0 = none, k = the k-th label) as a PNG of the same size.
 
     Up to 254 classes the file is an 8-bit palette image, coloured as in the overlay; above that
     it is 16-bit grey. Either way the stored number is the label.
     """
-    if n_classes <= MAX_CLASSES_8_BIT:
+    if len(labels) <= MAX_CLASSES_8_BIT:
         image = Image.fromarray(label_map.astype(np.uint8))
-        image.putpalette(_png_palette(n_classes))
+        image.putpalette(_png_palette(labels))
     else:
         image = Image.fromarray(label_map.astype(np.uint16))
+    write_atomically(path, encode_png(image))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Return an image as the content of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_label_png(path: Path) -> Int[np.ndarray, "H W"]:
@@ -70,7 +79,7 @@ def write_classes_json(path: Path, labels: Sequence[str]) -> None:
     The layout is the one a folder of masks is read with, so written masks can be evaluated.
     """
     ignore = [0, IGNORE_8_BIT] if len(labels) <= MAX_CLASSES_8_BIT else [0]
-    colours = [NONE_COLOUR, *class_colours(len(labels)).tolist()]
+    colours = [NONE_COLOUR, *class_colours(labels).tolist()]
     content = {
         "labels": ["(none)", *labels],
         "ignore": ignore,
@@ -79,9 +88,9 @@ def write_classes_json(path: Path, labels: Sequence[str]) -> None:
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
-def _png_palette(n_classes: int) -> bytes:
+def _png_palette(labels: Sequence[str]) -> bytes:
     """256 RGB triples: none, the classes, white for what is left (ignore)."""
     palette = np.full((256, 3), 255, dtype=np.uint8)
     palette[0] = NONE_COLOUR
-    palette[1 : n_classes + 1] = class_colours(n_classes)
+    palette[1 : len(labels) + 1] = class_colours(labels)
     return palette.tobytes()

@@ -17,6 +17,8 @@ class Result(Protocol):
     """What writers read of a `pacl.results.Segmentation`, which documents each member."""
 
     @property
+    def image(self) -> Image.Image: ...
+    @property
     def labels(self) -> tuple[str, ...]: ...
     @property
     def label_map(self) -> Int[np.ndarray, "H W"]: ...
@@ -27,6 +29,7 @@ class Result(Protocol):
     @property
     def source(self) -> str | None: ...
     def overlay(self) -> Image.Image: ...
+    def heatmap(self, label: str) -> Image.Image: ...
     def summary(self) -> dict[str, object]: ...
 
 
@@ -36,21 +39,28 @@ class Writer(Protocol):
     A new format is one file of this package with a writer, and a line in `FORMATS`.
     """
 
-    @property
-    def ending(self) -> str:
-        """End of each image's file name, after its stem."""
+    def mark(self, stem: str) -> str:
+        """Return the path, within the folder, of what shows that an image is done.
+
+        Args:
+            stem: What the image's files are called.
+        """
         ...
 
     def open(self, folder: Path, labels: Sequence[str]) -> None:
-        """Begin a folder of results, all of which have these labels."""
+        """Begin or continue a folder of results, all of which have these labels.
+
+        Raises:
+            InputError: The format cannot hold such labels.
+        """
         ...
 
     def add(self, result: Result, stem: str) -> Path:
-        """Write one image's result, and return the file that holds it."""
+        """Write one image's result, and return the file or folder that holds it."""
         ...
 
     def close(self) -> None:
-        """Finish what stands for the whole folder."""
+        """Finish what stands for the whole folder: of all images in it, earlier runs' too."""
         ...
 
 
@@ -63,9 +73,13 @@ class FilePerImage:
     """
 
     def __init__(self, ending: str, encode: Callable[[Result], bytes]) -> None:
-        self.ending = ending
+        self._ending = ending
         self._encode = encode
         self._folder = Path()
+
+    def mark(self, stem: str) -> str:
+        """Return the file's name."""
+        return stem + self._ending
 
     def open(self, folder: Path, labels: Sequence[str]) -> None:
         """Note the folder; it is made with the first file."""
@@ -73,7 +87,7 @@ class FilePerImage:
 
     def add(self, result: Result, stem: str) -> Path:
         """Write the file, whole or not at all."""
-        path = self._folder / (stem + self.ending)
+        path = self._folder / self.mark(stem)
         write_atomically(path, self._encode(result))
         return path
 

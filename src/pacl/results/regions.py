@@ -1,0 +1,151 @@
+"""Connected regions of a label map, and the two forms that other programs take them in.
+
+Two pixels belong to one region if they have the same label and a side in common. Pixels of no
+label (0) belong to none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+Ring = list[tuple[int, int]]
+"""Corners (x, y) of a closed outline, on the grid of pixel corners; the last joins the first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Pixels of one label that hang together."""
+
+    number: int
+    """The label, from 1."""
+    rows: Int[np.ndarray, " n"]
+    columns: Int[np.ndarray, " n"]
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return len(self.rows)
+
+    @property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height, in pixels."""
+        left, top = int(self.columns.min()), int(self.rows.min())
+        return left, top, int(self.columns.max()) - left + 1, int(self.rows.max()) - top + 1
+
+    def mask(self, size_px: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+        """Return True at the region's pixels, in an image of (height, width)."""
+        mask = np.zeros(size_px, dtype=bool)
+        mask[self.rows, self.columns] = True
+        return mask
+
+
+def find_regions(label_map: Int[np.ndarray, "H W"]) -> list[Region]:
+    """Find the connected regions, by label, then in reading order.
+
+    Args:
+        label_map: 0 = none, k = the k-th label.
+
+    Runs of equal pixels in a row are the nodes; runs of one label that touch in neighbouring rows
+    take the lowest number among them until nothing changes.
+    """
+    starts = np.ones(label_map.shape, dtype=bool)
+    starts[:, 1:] = label_map[:, 1:] != label_map[:, :-1]
+    run = np.cumsum(starts.ravel()).reshape(label_map.shape) - 1
+    touches = (label_map[1:] == label_map[:-1]) & (starts[1:] | starts[:-1])
+    upper, lower = run[:-1][touches], run[1:][touches]
+    first = np.arange(run[-1, -1] + 1)
+    while True:
+        lowest = np.minimum(first[upper], first[lower])
+        joined = first.copy()
+        np.minimum.at(joined, first[upper], lowest)
+        np.minimum.at(joined, first[lower], lowest)
+        joined = joined[joined]
+        if np.array_equal(joined, first):
+            break
+        first = joined
+    pixels = np.flatnonzero(label_map)
+    labels, regions = label_map.ravel()[pixels], first[run.ravel()[pixels]]
+    order = np.lexsort((regions, labels))
+    pixels, labels, regions = pixels[order], labels[order], regions[order]
+    cuts = np.flatnonzero(np.diff(regions)) + 1
+    return [
+        Region(int(label_map.flat[group[0]]), *np.divmod(group, label_map.shape[1]))
+        for group in np.split(pixels, cuts)
+        if len(group)
+    ]
+
+
+def run_lengths(region: Region, size_px: tuple[int, int]) -> list[int]:
+    """Lengths of runs of 0 and 1, column by column from 0 on: the order that COCO counts in."""
+    height, width = size_px
+    places = np.sort(region.columns.astype(np.int64) * height + region.rows)
+    breaks = np.flatnonzero(np.diff(places) > 1)
+    begins = places[np.concatenate([[0], breaks + 1])]
+    ends = places[np.concatenate([breaks, [len(places) - 1]])] + 1
+    edges = np.stack([begins, ends], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
+    return counts[: len(counts) - (counts[-1] == 0)].tolist()
+
+
+def compress(counts: Sequence[int]) -> str:
+    """Write run lengths as COCO's compressed string.
+
+    From the fourth on each is less the one two before it; then five bits to a character, low ones
+    first, a sixth bit where more follow.
+    """
+    characters = []
+    for k, count in enumerate(counts):
+        rest = count - counts[k - 2] if k > 2 else count
+        is_last = False
+        while not is_last:
+            bits, rest = rest & 31, rest >> 5
+            is_last = rest == (-1 if bits & 16 else 0)
+            characters.append(chr(48 + bits + (0 if is_last else 32)))
+    return "".join(characters)
+
+
+def outline(region: Region) -> list[Ring]:
+    """Trace the borders of a region along the sides of its pixels: around it, and its holes."""
+    inside = set(zip(region.columns.tolist(), region.rows.tolist(), strict=True))
+    onward: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for x, y in inside:
+        if (x, y - 1) not in inside:
+            onward[x, y].append((x + 1, y))
+        if (x + 1, y) not in inside:
+            onward[x + 1, y].append((x + 1, y + 1))
+        if (x, y + 1) not in inside:
+            onward[x + 1, y + 1].append((x, y + 1))
+        if (x - 1, y) not in inside:
+            onward[x, y + 1].append((x, y))
+    rings = []
+    for start in sorted(onward):
+        while onward[start]:
+            ring, point = [start], onward[start].pop()
+            while point != start:
+                ring.append(point)
+                point = onward[point].pop()
+            rings.append(_without_straight_corners(ring))
+    return rings
+
+
+def polygon(region: Region) -> list[int]:
+    """One closed polygon x, y, x, y, ... of a region, holes included.
+
+    From its first corner it goes to each hole and comes back on the same line, so that by the
+    even-odd rule it holds exactly the region's pixels.
+    """
+    first, *holes = outline(region)
+    points = list(first)
+    for ring in holes:
+        points += [first[0], *ring, ring[0]]
+    return [value for point in points for value in point]
+
+
+def _without_straight_corners(ring: Ring) -> Ring:
+    around = zip(ring[-1:] + ring[:-1], ring, ring[1:] + ring[:1], strict=True)
+    return [(x, y) for (x0, y0), (x, y), (x1, y1) in around if not (x0 == x == x1 or y0 == y == y1)]
