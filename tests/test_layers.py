@@ -29,6 +29,7 @@ HEIGHT = {room: -row for row, rooms in enumerate(LAYERS) for room in rooms}
 EVERYWHERE = {"PIL", "huggingface_hub", "jaxtyping", "numpy", "safetensors", "torch"}
 # Third-party package -> the files or folders below src/pacl that may import it.
 OWNERS = {
+    "av": ("data/video.py",),
     "matplotlib": ("results/figures.py",),
     "onnxruntime": ("modeling/engines/onnx.py",),
     "openvino": ("modeling/engines/openvino.py",),

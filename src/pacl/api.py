@@ -174,7 +174,8 @@ class Model:
         While a batch is segmented, threads read and resize the images of the next one.
 
         Args:
-            sources: Files, folders (their images), patterns ("photos/**/*.jpg"), or several.
+            sources: Files, folders (their images), patterns ("photos/**/*.jpg"), videos, archives,
+                addresses and more, or several, see `pacl.data.sources.find_sources`.
             labels: As for `segment`.
             config: As for `segment`.
             batch_size: Images read and encoded together, in place of the config's.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +52,87 @@ def test_several_sources_keep_their_order_and_each_file_comes_once(photos: Path)
 def test_a_source_is_opened_by_its_own_means() -> None:
     image = Image.new("RGB", (3, 2))
     frame = Source("film.mp4 frame 7", lambda: image)
-    assert find_sources([frame, frame]) == find_sources(frame) == [frame]
+    assert list(find_sources([frame, frame])) == list(find_sources(frame)) == [frame]
     assert frame.open() is image
+
+
+def test_a_list_holds_any_places_and_what_is_missing_fails_alone(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (2, 3)).save(photos / "a.png")
+    monkeypatch.chdir(photos)
+    (photos / "list.txt").write_text("# mine\na.png\nmissing.png\n\ninner\n", encoding="utf-8")
+    found = find_sources("list.txt")
+    assert found.count() is None
+    missing = next(source for source in found if source.name == "missing.png")
+    assert names("list.txt") == [Path("a.png"), Path("missing.png"), Path("inner/c.webp")]
+    with pytest.raises(InputError, match=r"no such file or folder: missing\.png"):
+        missing.open()
+    (photos / "list.txt").write_text("a.png\nb.JPG\n", encoding="utf-8")
+    assert find_sources("list.txt").count() == 2
+
+
+def test_an_iterator_is_gone_through_as_images_are_asked_for(photos: Path) -> None:
+    asked = []
+
+    def places() -> Iterator[Path]:
+        for name in ("a.png", "b.JPG"):
+            asked.append(name)
+            yield photos / name
+
+    found = iter(find_sources(places()))
+    assert asked == []
+    assert next(found).name == str(photos / "a.png")
+    assert asked == ["a.png"]
+
+
+def test_an_image_comes_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(buffer, format="PNG")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(buffer.getvalue())))
+    [source] = find_sources("-")
+    assert source.name == "stdin"
+    assert source.open().size == (3, 2)
+
+
+def _write_tar(path: Path, *names: str, mode: Any = "w") -> None:
+    with tarfile.open(path, mode) as archive:
+        for k, name in enumerate(names):
+            buffer = io.BytesIO()
+            Image.new("RGB", (4 + k, 3), "blue").save(buffer, format="PNG")
+            member = tarfile.TarInfo(name)
+            member.size = len(buffer.getvalue())
+            archive.addfile(member, io.BytesIO(buffer.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz"), ("x.tgz", "w:gz")]
+)
+def test_archives_are_read_without_unpacking(tmp_path: Path, name: str, mode: str) -> None:
+    _write_tar(tmp_path / name, "0.png", "0.txt", "in/1.png", ".2.png", mode=mode)
+    found = list(find_sources(tmp_path / name))
+    assert [source.name for source in found] == [
+        f"{tmp_path / name}/0.png",
+        f"{tmp_path / name}/in/1.png",
+    ]
+    assert [source.open().width for source in found] == [4, 6]
+
+
+def test_shards_are_a_pattern_and_a_damaged_one_fails_alone(tmp_path: Path) -> None:
+    for k in (8, 9, 10):
+        _write_tar(tmp_path / f"{k:03d}.tar", "a.png", "b.png")
+    path = tmp_path / "009.tar"
+    path.write_bytes(path.read_bytes()[:1556])
+    found = list(find_sources(f"{tmp_path}/{{008..010}}.tar"))
+    opened = []
+    for source in found:
+        try:
+            opened.append(source.open().width)
+        except InputError as error:
+            opened.append(str(error).splitlines()[0])
+    assert opened == [4, 5, 4, f"{path} is damaged after 1 images", 4, 5]
+    with pytest.raises(InputError, match=r"no such file or folder: .*011\.tar"):
+        find_sources(f"{tmp_path}/{{008..011}}.tar")
 
 
 def test_a_file_with_pattern_signs_in_its_name_is_a_file(tmp_path: Path) -> None:

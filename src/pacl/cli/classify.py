@@ -48,7 +48,7 @@ def run_classify(options: Classify) -> int:
     sources = find_named(options.sources, example='pacl classify photos/ --labels "street,beach"')
     model = options.loading.load()
     warn_of_photographs(model)
-    n_failed, rows = 0, []
+    n_failed, n_done, rows = 0, 0, []
     for source in sources:
         try:
             found = model.classify(
@@ -58,6 +58,7 @@ def run_classify(options: Classify) -> int:
             n_failed += 1
             say(f"error: {error}")
             continue
+        n_done += 1
         if options.json:
             result(_json_line(source.name, found))
         else:
@@ -66,7 +67,7 @@ def run_classify(options: Classify) -> int:
     if rows:
         header = ["image", "label", *["then"] * (len(rows[0]) - 2)]
         result(table(header, rows))
-    say(f"{len(sources) - n_failed:,} classified, {n_failed:,} failed")
+    say(f"{n_done:,} classified, {n_failed:,} failed")
     return SOME_FAILED if n_failed else DONE
 
 

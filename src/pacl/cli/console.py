@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-ShowProgress = Callable[[int, int, str], None]
-"""Called with the items done, the items in all, and a few words to show beside the bar."""
+ShowProgress = Callable[[int, int | None, str], None]
+"""Called with the items done, the items in all where known, and words to show beside the bar."""
 
 _PLAIN_EVERY_S = 30.0
 
@@ -76,19 +76,39 @@ def progress(title: str) -> Iterator[ShowProgress]:
     ) as bar:
         task = bar.add_task(title, total=None, detail="")
 
-        def show(done: int, total: int, detail: str) -> None:
+        def show(done: int, total: int | None, detail: str) -> None:
             bar.update(task, completed=done, total=total, detail=detail)
 
         yield show
 
 
+class Pace:
+    """How fast items are done, from the first that is shown: what was resumed does not count."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def describe(self, done: int, total: int | None) -> str:
+        """Say the rate and, where the end is known, how long it still takes."""
+        now_s = time.monotonic()
+        if self._first is None:
+            self._first = done, now_s
+        n_items, seconds = done - self._first[0], now_s - self._first[1]
+        if n_items <= 0 or seconds <= 0:
+            return ""
+        rate = n_items / seconds
+        words = f"{rate:.1f}/s" if rate >= 1 else f"{duration(1 / rate)} each"
+        return words if total is None else f"{words}, {duration((total - done) / rate)} left"
+
+
 def _plain_progress(title: str) -> ShowProgress:
     last_s = time.monotonic()
 
-    def show(done: int, total: int, detail: str) -> None:
+    def show(done: int, total: int | None, detail: str) -> None:
         nonlocal last_s
         if time.monotonic() - last_s >= _PLAIN_EVERY_S:
             last_s = time.monotonic()
-            say(f"{title}: {done:,} of {total:,}  {detail}".rstrip())
+            of_all = "" if total is None else f" of {total:,}"
+            say(f"{title}: {done:,}{of_all}  {detail}".rstrip())
 
     return show

@@ -21,7 +21,7 @@ from pacl.errors import InputError
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.data.sources import Source
+    from pacl.data.sources import Sources as FoundSources
 
 Sources = Annotated[
     tuple[str, ...],
@@ -84,7 +84,7 @@ class ModelOptions:
         return model
 
 
-def find_named(words: tuple[str, ...], *, example: str) -> list[Source]:
+def find_named(words: tuple[str, ...], *, example: str, every: int = 1) -> FoundSources:
     """Find the images that a command names.
 
     Raises:
@@ -94,7 +94,7 @@ def find_named(words: tuple[str, ...], *, example: str) -> list[Source]:
 
     if not words:
         raise InputError("no images named", fix=example)
-    return find_sources(words)
+    return find_sources(words, every=every)
 
 
 def warn_of_photographs(model: Model) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json as jsons
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from pacl.cli.console import DONE, SOME_FAILED, progress, result, say
+from pacl.cli.console import DONE, SOME_FAILED, Pace, progress, result, say
 from pacl.cli.options import ModelOptions, Sources, find_named, warn_of_photographs
+from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 
 if TYPE_CHECKING:
     from pacl.api import Model
-    from pacl.data.sources import Source
+    from pacl.data.sources import Sources as FoundSources
     from pacl.results import Segmentation
     from pacl.results.folder import OutputFolder
+    from pacl.results.segmentation import Failure
     from pacl.text.labels import Labels
 
 N_SHOWN = 4
@@ -26,7 +28,8 @@ class Segment:
     """Label every pixel of images with the words you give."""
 
     sources: Sources
-    """Images: files, folders, or patterns in quotes such as "photos/**/*.jpg"."""
+    """Images: files, folders, patterns in quotes such as "photos/**/*.jpg", .txt lists, videos, tar
+    archives, http addresses, or - for an image on stdin."""
 
     labels: str
     """The classes: "sky,road,car", or a .txt or .json file; {"car": ["car", "van"]} in a .json
@@ -43,8 +46,22 @@ class Segment:
     overwrite: bool = False
     """Segment images again that are already done."""
 
+    polygons: bool = False
+    """Write coco with polygons: as if coco-polygons were named in --formats."""
+
+    every: int = 1
+    """Of a video take every so many frames."""
+
+    on_error: Literal["skip", "stop"] = "skip"
+    """What happens at an image that fails: it is listed in failures.csv and the rest continue, or
+    nothing more is segmented."""
+
+    shard: str = "0/1"
+    """I/N: the share of process I, from 0, of N that work on the same images; they may write into
+    the same folder."""
+
     json: bool = False
-    """Print one JSON object per image."""
+    """Print one JSON object per image, with an "error" where it failed."""
 
     loading: ModelOptions = field(default_factory=ModelOptions)
 
@@ -57,49 +74,86 @@ def run_segment(options: Segment) -> int:
     from pacl.text.labels import parse_labels
 
     labels, config = parse_labels(options.labels), options.segmenting
-    formats = dict.fromkeys(word.strip() for word in options.formats.split(",") if word.strip())
-    folder = OutputFolder(options.output, list(formats))
-    sources = find_named(options.sources, example='pacl segment photos/ --labels "sky,road,car"')
+    shard = _parse_shard(options.shard)
+    if config.stability is not None and shard[1] > 1:
+        raise InputError("--stability needs all frames in order", fix="leave out --shard")
+    folder = OutputFolder(options.output, _parse_formats(options), shard=shard)
+    sources = find_named(
+        options.sources,
+        example='pacl segment photos/ --labels "sky,road,car"',
+        every=options.every,
+    )
     model = options.loading.load()
     warn_of_photographs(model)
     folder.claim(model.settings(labels, config), may_replace=options.overwrite)
-    todo = [source for source in sources if options.overwrite or not folder.has(source)]
-    if len(todo) < len(sources):
-        say(f"{len(sources) - len(todo):,} of {len(sources):,} images are done already: skipped")
-    return _segment_all(model, todo, labels, config, folder, is_json=options.json)
+    return _segment_all(model, sources, labels, folder, options)
 
 
 def _segment_all(
-    model: Model,
-    sources: list[Source],
-    labels: Labels,
-    config: SegmentConfig,
-    folder: OutputFolder,
-    *,
-    is_json: bool,
+    model: Model, sources: FoundSources, labels: Labels, folder: OutputFolder, options: Segment
 ) -> int:
     from pacl.results.segmentation import Failure
 
-    failures, overlay = [], None
+    config, n_images, n_done = options.segmenting, sources.count(), 0
+    share = None if n_images is None else -(-n_images // _parse_shard(options.shard)[1])
+    todo = folder.iter_todo(
+        sources, again=options.overwrite, needs_frames=config.stability is not None
+    )
+    failures, overlay, pace = [], None, Pace()
     with progress("segment") as show:
-        stream = model.stream(sources, labels, config=config)
-        for number, (source, found) in enumerate(zip(sources, stream, strict=True), start=1):
+        for found in model.stream(todo, labels, config=config):
             if isinstance(found, Failure):
                 failures.append(found)
-                is_named = found.source in found.error
-                say("failed: " + ("" if is_named else f"{found.source}: ") + found.error)
+                _tell_failure(found, is_json=options.json)
+                if options.on_error == "stop":
+                    break
             else:
-                files = folder.save(found, source.name)
+                n_done += 1
+                files = folder.save(found, str(found.source))
                 overlay = overlay or files.get("overlay")
-                result(_describe(found, files, is_json=is_json))
-            show(number, len(sources), f"{len(failures)} failed" if failures else "")
+                result(_describe(found, files, is_json=options.json))
+            left = None if share is None else max(share - folder.n_skipped, n_done + len(failures))
+            words = pace.describe(n_done + len(failures), left)
+            show(
+                n_done + len(failures),
+                left,
+                f"{words}  {len(failures)} failed" if failures else words,
+            )
     failures_path = folder.close(failures)
-    say(f"{len(sources) - len(failures):,} images segmented into {folder.directory}")
+    if folder.n_skipped:
+        n_all = folder.n_skipped + n_done + len(failures)
+        say(f"{folder.n_skipped:,} of {n_all:,} images are done already: skipped")
+    say(f"{n_done:,} images segmented into {folder.directory}")
     if overlay:
         say(f"look at: {overlay}")
     if failures_path:
         say(f"{len(failures):,} failed, see {failures_path}; the same command tries them again")
     return SOME_FAILED if failures else DONE
+
+
+def _parse_formats(options: Segment) -> list[str]:
+    words = (word.strip() for word in options.formats.split(","))
+    formats = list(dict.fromkeys(word for word in words if word))
+    if options.polygons:
+        formats = [name for name in formats if not name.startswith("coco")] + ["coco-polygons"]
+    return formats
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    number, _, n_shards = text.partition("/")
+    if not (number.isdigit() and n_shards.isdigit() and int(number) < int(n_shards)):
+        raise InputError(
+            f"--shard {text} is not I/N", fix="--shard 0/2 in one process, --shard 1/2 in another"
+        )
+    return int(number), int(n_shards)
+
+
+def _tell_failure(failure: Failure, *, is_json: bool) -> None:
+    if is_json:
+        content = {"source": failure.source, "error": failure.error}
+        result(jsons.dumps(content, ensure_ascii=False))
+    is_named = failure.source in failure.error
+    say("failed: " + ("" if is_named else f"{failure.source}: ") + failure.error)
 
 
 def _describe(found: Segmentation, files: dict[str, Path], *, is_json: bool) -> str:

@@ -63,13 +63,14 @@ def read_image(image: ImageLike) -> Image.Image:
     return Image.fromarray(image)
 
 
-def open_image(source: str | Path | bytes) -> Image.Image:
+def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.Image:
     """Open an image as 8-bit RGB, upright.
 
     Args:
         source: A file, or the bytes of one. Any format that Pillow reads: CMYK, 16-bit and grey
             are converted, EXIF orientation is applied, transparency is laid over white, of an
             animation the first frame is taken.
+        name: What errors call it; None: the file, or "the given bytes".
 
     Returns:
         A loaded RGB image of the size that a viewer would show.
@@ -78,8 +79,8 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         InputError: The file is missing, empty, truncated, no image, of floating-point pixels or
             larger than `PIXELS_MAX`.
     """
-    name = _name(source)
-    image = _upright(_decode(source), name)
+    name = name or _name(source)
+    image = _upright(_decode(source, name), name)
     if image.mode.startswith("I"):
         return _from_16_bit(image, name)
     if image.mode == "F":
@@ -106,7 +107,7 @@ def open_mask(source: str | Path | bytes) -> Int64[np.ndarray, "H W"]:
             compression changes ids).
     """
     name = _name(source)
-    image = _decode(source)
+    image = _decode(source, name)
     if image.format == "JPEG":
         raise InputError(
             f"mask {name} is a JPEG",
@@ -128,7 +129,7 @@ def read_size(source: str | Path) -> tuple[int, int]:
     Raises:
         InputError: The file is missing, empty or no image.
     """
-    with _open(source) as image:
+    with _open(source, str(source)) as image:
         width, height = image.size
         is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_QUARTER_TURNS
     return (width, height) if is_turned else (height, width)
@@ -142,9 +143,8 @@ def _name(source: str | Path | bytes) -> str:
     return "the given bytes" if isinstance(source, bytes) else str(source)
 
 
-def _open(source: str | Path | bytes) -> Image.Image:
+def _open(source: str | Path | bytes, name: str) -> Image.Image:
     """Read the header, with every refusal that needs no pixels."""
-    name = _name(source)
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
@@ -165,14 +165,14 @@ def _open(source: str | Path | bytes) -> Image.Image:
     return image
 
 
-def _decode(source: str | Path | bytes) -> Image.Image:
+def _decode(source: str | Path | bytes, name: str) -> Image.Image:
     """Read the pixels too; the file is closed afterwards."""
-    image = _open(source)
+    image = _open(source, name)
     try:
         image.load()
     except _DECODE_ERRORS as error:
         image.close()
-        raise InputError(f"{_name(source)} is truncated or damaged", why=str(error)) from error
+        raise InputError(f"{name} is truncated or damaged", why=str(error)) from error
     return image
 
 

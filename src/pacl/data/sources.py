@@ -1,57 +1,151 @@
-"""Where images come from: what a user names (files, folders, patterns), as one `Source` each."""
+"""Where images come from: what a user names, as a stream of one `Source` each.
+
+Files are listed at once, so that what is missing is named before anything is loaded. What is
+opened on the way (videos, archives, addresses) is read as the images are asked for, and a problem
+there is that one source's: it stands in the stream with an `open` that raises.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from PIL import Image
 
+from pacl.data.archives import iter_members
 from pacl.data.images import open_image
+from pacl.data.source import IMAGE_SUFFIXES, Source, failing
+from pacl.data.urls import read_limited, read_url
+from pacl.data.video import count_frames, iter_frames
 from pacl.errors import InputError
 
-IMAGE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+LIST_SUFFIX = ".txt"
+STDIN = "-"
 
 
-@dataclass(frozen=True)
-class Source:
-    """One image that is yet to be opened, wherever it lies."""
-
-    name: str
-    """What results and messages call it; of a file the path."""
-    open: Callable[[], Image.Image]
-    """Returns the image upright in RGB, or raises an InputError."""
+Place = str | Path | Source
+Places = Place | Iterable[Place]
+"""One or several places, as `find_sources` takes them."""
 
 
-Places = str | Path | Source | Iterable[str | Path | Source]
-"""One or several files, folders, patterns or sources."""
+class Sources:
+    """The images of several places, each once, in order; to be gone through once.
+
+    Args:
+        parts: Per place its images and their number, where that is known beforehand.
+    """
+
+    def __init__(self, parts: Iterable[tuple[Iterable[Source], int | None]]) -> None:
+        self._parts = parts
+
+    def count(self) -> int | None:
+        """Return how many images there are, of videos about; None where that is not known."""
+        if not isinstance(self._parts, Sequence):
+            return None
+        counts = [n for _, n in self._parts]
+        return None if None in counts else sum(n for n in counts if n is not None)
+
+    def __iter__(self) -> Iterator[Source]:
+        seen: set[str] = set()
+        for source in chain.from_iterable(images for images, _ in self._parts):
+            if source.name not in seen:
+                seen.add(source.name)
+                yield source
 
 
-def find_sources(places: Places) -> list[Source]:
+def find_sources(places: Places, *, every: int = 1) -> Sources:
     """Find the images that a user names, each once, in the order named.
 
     Args:
-        places: One or several of: a file (taken whatever its ending); a folder (the images
-            directly in it, by name); a pattern such as "photos/**/*.jpg"; a source, as it is.
+        places: One or several of: an image file (taken whatever its ending); a folder (the images
+            directly in it, by name); a pattern such as "photos/**/*.jpg" or "{000..099}.tar"; a
+            .txt file with a place per line; a tar archive; a video; an address (http, https) of
+            an image, archive or video; "-" for an image on stdin; a source, as it is. An iterator
+            is gone through as the images are asked for.
+        every: Of a video every so many frames are taken, from the first on.
 
     Raises:
         InputError: A place does not exist or holds no image.
     """
+    if every < 1:
+        raise InputError(f"every {every} frames", fix="--every 1 for all, 30 for one in thirty")
     if isinstance(places, str | Path | Source):
         places = [places]
-    found: dict[str, Source] = {}
-    for place in places:
-        if isinstance(place, Source):
-            found.setdefault(place.name, place)
-            continue
-        for path in _find_files(place):
-            found.setdefault(str(path), Source(str(path), partial(open_image, path)))
-    return list(found.values())
+    if isinstance(places, Sequence):
+        return Sources([part for place in places for part in _find(place, every)])
+    return Sources(part for place in places for part in _find(place, every))
+
+
+def _find(place: Place, every: int) -> Iterator[tuple[Iterable[Source], int | None]]:
+    """Yield the images of one place, and their number."""
+    if isinstance(place, Source):
+        yield [place], 1
+        return
+    text = str(place)
+    if text == STDIN:
+        yield [Source("stdin", _open_stdin)], 1
+    elif "://" in text:
+        yield _open_as(text, urlsplit(text).path.lower(), every)
+    else:
+        files = _find_files(place)
+        if len(files) == 1:
+            yield _open_as(str(files[0]), str(files[0]).lower(), every)
+        elif not any(path.name.lower().endswith(_STREAMED) for path in files):
+            yield _FileSources(files), len(files)
+        else:
+            yield from (_open_as(str(path), str(path).lower(), every) for path in files)
+
+
+class _FileSources(Iterable[Source]):
+    """Files, as sources made one by one."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[Source]:
+        return (Source(str(path), partial(open_image, path)) for path in self._paths)
+
+
+def _open_as(name: str, path: str, every: int) -> tuple[Iterable[Source], int | None]:
+    """Return the images of one file or address by the ending of its path, and their number."""
+    if path.endswith(VIDEO_SUFFIXES):
+        return iter_frames(name, every=every), count_frames(name, every=every)
+    if path.endswith(ARCHIVE_SUFFIXES):
+        return iter_members(name), None
+    if "://" in name:
+        return [Source(name, lambda: open_image(read_url(name), name=name))], 1
+    if path.endswith(LIST_SUFFIX):
+        lines = Path(name).read_text(encoding="utf-8").splitlines()
+        listed = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+        return _iter_listed(listed, every), None if _holds_many(listed) else len(listed)
+    return [Source(name, partial(open_image, Path(name)))], 1
+
+
+def _iter_listed(lines: Sequence[str], every: int) -> Iterator[Source]:
+    """Yield the images of a list; what is missing is one failing source."""
+    for line in lines:
+        try:
+            yield from chain.from_iterable(images for images, _ in _find(line, every))
+        except InputError as error:
+            yield failing(line, error)
+
+
+def _holds_many(lines: Sequence[str]) -> bool:
+    many = (*_STREAMED, LIST_SUFFIX)
+    return any(
+        line.lower().endswith(many) or glob.has_magic(line) or Path(line).is_dir() for line in lines
+    )
+
+
+_STREAMED = (*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)
 
 
 def _find_files(place: str | Path) -> Sequence[Path]:
@@ -64,8 +158,12 @@ def _find_files(place: str | Path) -> Sequence[Path]:
     elif glob.has_magic(str(place)):
         # Path.glob takes no absolute pattern.
         matches = glob.glob(str(place), recursive=True)  # noqa: PTH207
-        files = sorted(p for p in map(Path, matches) if _is_image(p))
+        files = sorted(p for p in map(Path, matches) if _is_image(p) or _is_streamed(p))
         looked_for = "image files that match the pattern"
+    elif braces := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", str(place)):
+        before, first, last, after = braces.groups()
+        numbers = range(int(first), int(last) + 1)
+        return [f for n in numbers for f in _find_files(f"{before}{n:0{len(first)}d}{after}")]
     else:
         raise InputError(f"no such file or folder: {place}")
     if not files:
@@ -76,3 +174,11 @@ def _find_files(place: str | Path) -> Sequence[Path]:
 def _is_image(path: Path) -> bool:
     is_hidden = path.name.startswith(".")
     return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and path.is_file()
+
+
+def _is_streamed(path: Path) -> bool:
+    return path.name.lower().endswith(_STREAMED) and path.is_file()
+
+
+def _open_stdin() -> Image.Image:
+    return open_image(read_limited(sys.stdin.buffer, "stdin"), name="stdin")

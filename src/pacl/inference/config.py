@@ -42,6 +42,10 @@ class SegmentConfig:
     """Average each patch's scores over this share of the image's (or window's) patches, those that
     the frozen encoder finds most alike; try 0.02. none: each patch by itself, as in the paper."""
 
+    stability: float | None = None
+    """Hold the labels of a video still: the share, below 1, of each frame's scores that comes from
+    the frames before it; try 0.7. none: each frame by itself."""
+
     batch_size: int = 8
     """Images, or windows, that go through the encoder together."""
 
@@ -52,6 +56,8 @@ class SegmentConfig:
             raise InputError(f"sizes must be positive: {self}")
         if self.smoothing is not None and not 0 < self.smoothing <= 1:
             raise InputError(f"smoothing {self.smoothing} is no share", fix="use 0.02, at most 1")
+        if self.stability is not None and not 0 < self.stability < 1:
+            raise InputError(f"stability {self.stability} is no share", fix="use 0.7, below 1")
         if self.short_side_px is not None and self.size_px is not None:
             raise InputError("short_side_px and size_px exclude each other", fix="give one of them")
         if self.background not in ("none", "probability", "entropy"):
@@ -63,10 +69,11 @@ class SegmentConfig:
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide a result, by name.
 
-        Smoothing is left out where it is off, so that results of before it are known again.
+        What is newer is left out where it is off, so that results of before it are known again.
         """
         settings = asdict(self)
         del settings["batch_size"]  # changes the speed only
-        if self.smoothing is None:
-            del settings["smoothing"]
+        for name in ("smoothing", "stability"):
+            if settings[name] is None:
+                del settings[name]
         return settings

@@ -138,6 +138,8 @@ class Prepared:
     """The image at the working size, normalised."""
     source: str | None
     """Where the image came from."""
+    sequence: str | None = None
+    """The video that it is a frame of."""
 
 
 class Segmenter:
@@ -177,13 +179,17 @@ class Segmenter:
         self._labels = labels
         self._class_of_name = class_of_name
         self._config = config
+        self._held: tuple[str, Tensor] | None = None
 
-    def prepare(self, image: Image.Image, source: str | None = None) -> Prepared:
+    def prepare(
+        self, image: Image.Image, source: str | None = None, *, sequence: str | None = None
+    ) -> Prepared:
         """Resize an image to its working size and normalise it; threads may call this.
 
         Args:
             image: Upright RGB.
             source: Where the image came from, recorded in its result.
+            sequence: The video that it is a frame of, see `SegmentConfig.stability`.
 
         Raises:
             InputError: The image is too elongated.
@@ -191,7 +197,7 @@ class Segmenter:
         size_px = working_size_px(
             image.height, image.width, encoder=self._encoder, config=self._config
         )
-        return Prepared(image, self._encoder.prepare(image, size_px=size_px), source)
+        return Prepared(image, self._encoder.prepare(image, size_px=size_px), source, sequence)
 
     def score(self, inputs: Sequence[Float[Tensor, "3 _ _"]]) -> list[Float[Tensor, "N _ _"]]:
         """Score every name on the grid of each prepared image, averaged where windows overlap."""
@@ -242,7 +248,7 @@ class Segmenter:
         """
         results = []
         all_scores = self.score([each.pixels for each in batch])
-        for each, scores in zip(batch, all_scores, strict=True):
+        for each, scores in zip(batch, map(self._hold, batch, all_scores), strict=True):
             label_map, confidence = self.label(scores, (each.image.height, each.image.width))
             of_name = self._class_of_name.to(scores.device)
             results.append(
@@ -256,6 +262,21 @@ class Segmenter:
                 )
             )
         return results
+
+    def _hold(self, each: Prepared, scores: Float[Tensor, "N _ _"]) -> Float[Tensor, "N _ _"]:
+        """Average a frame's scores with those held of the frames before it.
+
+        With h the share `SegmentConfig.stability`: s'_t = h s'_{t-1} + (1 - h) s_t.
+        """
+        share = self._config.stability
+        if share is None or each.sequence is None:
+            return scores
+        if self._held is not None and self._held[0] == each.sequence:
+            before = self._held[1]
+            if before.shape == scores.shape:
+                scores = torch.lerp(scores, before, share)
+        self._held = each.sequence, scores
+        return scores
 
 
 def best_of_names(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 
 import torch
 
@@ -17,16 +18,17 @@ from pacl.results.segmentation import Failure
 
 
 def stream_segmentations(
-    segmenter: Segmenter, sources: Sequence[Source], batch_size: int
+    segmenter: Segmenter, sources: Iterable[Source], batch_size: int
 ) -> Iterator[Segmentation | Failure]:
     """Segment sources in order, one batch at a time; see `pacl.api.Model.stream`.
 
     Args:
         segmenter: Prepares images in threads, and segments them.
-        sources: Opened in threads, while the batch before is segmented.
+        sources: Taken one batch ahead; opened in threads, while the batch before is segmented.
         batch_size: Images that are segmented together.
     """
-    batches = (sources[k : k + batch_size] for k in range(0, len(sources), batch_size))
+    left = iter(sources)
+    batches = iter(lambda: list(islice(left, batch_size)), [])
     with closing(prefetch(partial(_prepare, segmenter), batches, workers=N_THREADS)) as reading:
         for _, batch in reading:
             yield from _segment_batch(segmenter, batch)
@@ -35,7 +37,7 @@ def stream_segmentations(
 def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:
     """Open and resize one image, in a thread."""
     try:
-        return segmenter.prepare(source.open(), source.name)
+        return segmenter.prepare(source.open(), source.name, sequence=source.sequence)
     except InputError as error:
         return Failure(source.name, str(error))
 

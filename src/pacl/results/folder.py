@@ -7,7 +7,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ class OutputFolder:
     run resumes where it stopped. Two images of the same name in different folders get different
     files, and keep them in later runs.
 
+    Attributes:
+        n_skipped: Images that `iter_todo` has left out so far, because they are done.
+
     Args:
         directory: Made with the first file.
         formats: What every image is saved as, names of `pacl.results.FORMATS`.
@@ -45,6 +48,7 @@ class OutputFolder:
     ) -> None:
         self.directory = directory
         self._shard = shard
+        self.n_skipped = 0
         self._writers = Writers(directory, formats)
         self._stem_of = dict(_iter_index(directory / INDEX))
         self._done = set(self._stem_of)
@@ -89,6 +93,27 @@ class OutputFolder:
         return key in self._done and all(
             path.exists() for path in self._writers.marks(stem).values()
         )
+
+    def iter_todo(
+        self, sources: Iterable[Source], *, again: bool = False, needs_frames: bool = False
+    ) -> Iterator[Source]:
+        """Yield this process's share of some sources, less what is done.
+
+        Args:
+            sources: The same, in the same order, in all processes.
+            again: Whether to do again what is done.
+            needs_frames: Whether a video's frames are needed to segment those after them, so that
+                none is left out.
+        """
+        number, n_shards = self._shard
+        for k, source in enumerate(sources):
+            is_done = self.has(source) and not again
+            if k % n_shards != number:
+                continue
+            if is_done and not (needs_frames and source.sequence):
+                self.n_skipped += 1
+                continue
+            yield source
 
     def save(self, found: Segmentation, name: str) -> dict[str, Path]:
         """Write an image's results, note that it is done, and return the files by format.
