@@ -36,6 +36,7 @@ OWNERS = {
     "pycocotools": ("datasets/segmentation/context.py",),
     "rich": ("cli/",),
     "scipy": ("datasets/classification/matlab.py",),
+    "supervision": ("results/objects.py", "results/segmentation.py"),
     "tokenizers": ("modeling/towers/",),
     "transformers": ("modeling/towers/",),
     "triton": ("modeling/kernels/",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,15 @@ from pacl.inference.classifier import Classification, class_probabilities
 from pacl.inference.config import SegmentConfig
 from pacl.inference.segmenter import Segmenter, build_scorer, check_config
 from pacl.inference.stream import stream_segmentations
-from pacl.inference.vocabulary import Vocabulary
+from pacl.inference.vocabulary import LabelsLike, Vocabulary, read_labels
 from pacl.inference.windows import PatchScorer
 from pacl.modeling import pacl as models
 from pacl.modeling.names import DEFAULT_ENGINE, STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
-from pacl.text.labels import Labels, parse_labels
+from pacl.text.labels import Labels
 from pacl.text.templates import PAPER7
-
-LabelsLike = str | Path | Labels | Sequence[str] | Mapping[str, str | Sequence[str]]
-"""Labels as `parse_labels` reads them: "sky,road", a file, a list, {"class": [names]}."""
 
 _DEFAULTS = SegmentConfig()
 
@@ -92,7 +89,8 @@ class Model:
     def settings(self, labels: Labels, config: SegmentConfig) -> dict[str, Any]:
         """Return everything that decides a segmentation, in the form that run.json stores."""
         weights, _, scoring = self.fingerprint.partition(" ")
-        return {
+        background = {"background": labels.background} if labels.background else {}
+        return background | {
             "labels": dict(zip(labels.names, labels.prompts, strict=True)),
             "model": {"is": self.describe(), "weights": weights},
             "options": config.decisive(),
@@ -105,10 +103,10 @@ class Model:
         """Encode labels; the last ones are kept and not encoded again.
 
         Args:
-            labels: In any form `parse_labels` reads.
+            labels: In any form `read_labels` reads.
             templates: Prompts in place of the model's own.
         """
-        parsed, templates = parse_labels(labels), tuple(templates or self.templates)
+        parsed, templates = read_labels(labels), tuple(templates or self.templates)
         if self._known is None or self._known[:2] != (parsed, templates):
             with torch.no_grad():
                 text_embeds, class_of_name = self.pacl.encode_classes(parsed, templates)
@@ -123,7 +121,7 @@ class Model:
 
         Args:
             image: A file, a PIL image, or an (H, W, 3) uint8 array.
-            labels: The classes to tell apart, in any form `parse_labels` reads.
+            labels: The classes to tell apart, in any form `read_labels` reads.
             config: Sizes, strides, background rule.
 
         Returns:
@@ -220,7 +218,7 @@ class Model:
             score = "pacl" if self.pacl.has_embedder else "clip"
         stride = SegmentConfig(patch_stride_px=patch_stride_px)
         check_config(stride, patch_px=self.pacl.vision.patch_size_px)
-        vocabulary = self.vocabulary(labels)
+        vocabulary = self.vocabulary(replace(read_labels(labels), background=()))
         images = self.pacl.vision.prepare(read_image(image))[None]
         probabilities = class_probabilities(
             self.pacl,

@@ -24,7 +24,7 @@ class Classify:
     """Images: files, folders, patterns in quotes such as "photos/**/*.jpg"."""
 
     labels: str
-    """The classes: "street,beach", or a .txt or .json file."""
+    """The classes: "street,beach", a .txt or .json file, or a benchmark's, such as voc20."""
 
     score: Literal["pacl", "clip", "fusion"] | None = None
     """What is compared: the patches' compatibility, CLIP's own pooled embedding, or the mean of
@@ -42,9 +42,9 @@ class Classify:
 
 def run_classify(options: Classify) -> int:
     """Classify each image; one that cannot be read is named, and the rest continue."""
-    from pacl.text.labels import parse_labels
+    from pacl.inference.vocabulary import read_labels
 
-    labels = parse_labels(options.labels)
+    labels = read_labels(options.labels)
     sources = find_named(options.sources, example='pacl classify photos/ --labels "street,beach"')
     model = options.loading.load()
     warn_of_photographs(model)

@@ -33,7 +33,12 @@ class Segment:
 
     labels: str
     """The classes: "sky,road,car", or a .txt or .json file; {"car": ["car", "van"]} in a .json
-    file gives a class several names."""
+    file gives a class several names. Or a benchmark's: voc20, voc21, context59, context60,
+    coco-object, coco-stuff171, ade150, cityscapes."""
+
+    background_words: str = ""
+    """Words for what is none of the classes, "wall,floor,ceiling": where one wins, there is no
+    label."""
 
     output: Path = Path("runs/segment")
     """Folder for the results; its pictures.jsonl lists the files of each image."""
@@ -70,10 +75,13 @@ class Segment:
 
 def run_segment(options: Segment) -> int:
     """Segment what is not done yet; 1 if some images failed."""
+    from pacl.inference.vocabulary import read_labels
     from pacl.results.folder import OutputFolder
-    from pacl.text.labels import parse_labels
+    from pacl.text.labels import with_background
 
-    labels, config = parse_labels(options.labels), options.segmenting
+    labels, config = read_labels(options.labels), options.segmenting
+    if options.background_words:
+        labels = with_background(labels, options.background_words.split(","))
     shard = _parse_shard(options.shard)
     if config.stability is not None and shard[1] > 1:
         raise InputError("--stability needs all frames in order", fix="leave out --shard")

@@ -151,7 +151,8 @@ class Segmenter:
         scorer: Scores patches with one or several names per class.
         encoder: Resizes and normalises images for the scorer.
         labels: One name per class.
-        class_of_name: Class of each of the scorer's names, from 0.
+        class_of_name: Class of each of the scorer's names, from 0; names of the class after the
+            last stand for what is none of the labels.
         logit_scale: Factor of the scores in the softmax, unless config sets one.
         config: Sizes, windows, background rule.
 
@@ -255,7 +256,7 @@ class Segmenter:
                 Segmentation(
                     image=each.image,
                     labels=self._labels,
-                    label_map=label_map.cpu().numpy(),
+                    label_map=label_map.masked_fill(label_map > len(self._labels), 0).cpu().numpy(),
                     scores=confidence.cpu().numpy(),
                     class_scores=best_of_names(scores, of_name, len(self._labels)).cpu().numpy(),
                     source=each.source,

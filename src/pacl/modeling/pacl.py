@@ -270,6 +270,8 @@ class Pacl(nn.Module):
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, "N"]]:
         """Encode each name of each class in all templates: normalise, average, normalise.
 
+        Words for the background stand for one more class, after the last.
+
         Args:
             labels: Classes, each with one or more names.
             templates: Such as "a photo of a {}."; see `pacl.text.templates`.
@@ -277,8 +279,9 @@ class Pacl(nn.Module):
         Returns:
             One unit embedding per name, and the index of the class that each name stands for.
         """
-        names = [name for prompts in labels.prompts for name in prompts]
-        class_of_name = [c for c, prompts in enumerate(labels.prompts) for _ in prompts]
+        groups = (*labels.prompts, labels.background)
+        names = [name for prompts in groups for name in prompts]
+        class_of_name = [c for c, prompts in enumerate(groups) for _ in prompts]
         texts = [text for name in names for text in fill_templates(name, templates)]
         embeds = self.embed_texts(self.text.encode_texts(texts))
         embeds = torch.unflatten(embeds, 0, (len(names), -1)).mean(dim=1)

@@ -69,7 +69,8 @@ class OutputFolder:
         content = json.dumps(settings, indent=1, ensure_ascii=False)
         saved, wanted = read_json_object(self.directory / SETTINGS), json.loads(content)
         saved.setdefault("scoring", wanted.get("scoring"))
-        differing = [key for key in wanted if self._done and saved.get(key) != wanted[key]]
+        keys = dict.fromkeys([*wanted, *saved])
+        differing = [key for key in keys if self._done and saved.get(key) != wanted.get(key)]
         if differing and not may_replace:
             raise InputError(
                 f"{self.directory} holds results of other settings: {', '.join(differing)}",

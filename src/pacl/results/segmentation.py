@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
 from pacl.errors import InputError
+from pacl.results import objects
 from pacl.results.writers import Writers
 from pacl.results.writers.heatmap import draw_heatmap
 from pacl.results.writers.overlay import draw_overlay
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,22 @@ class Segmentation:
     def heatmap(self, label: str, *, value_range: tuple[float, float] | None = None) -> Image.Image:
         """Show how well each place matches a label; see `pacl.results.writers.heatmap`."""
         return draw_heatmap(self.image, self.similarity(label), value_range=value_range)
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """Return the form of transformers' results, see `pacl.results.objects.to_dict`."""
+        return objects.to_dict(self)
+
+    def to_coco(self, *, use_polygons: bool = False) -> dict[str, Any]:
+        """Return COCO's JSON of this image, see `pacl.results.objects.to_coco`."""
+        return objects.to_coco(self, use_polygons=use_polygons)
+
+    def to_supervision(self) -> Detections:
+        """Return supervision's detections, see `pacl.results.objects.to_supervision`."""
+        return objects.to_supervision(self)
+
+    def to_fiftyone(self) -> Any:
+        """Return FiftyOne's label, see `pacl.results.objects.to_fiftyone`."""
+        return objects.to_fiftyone(self)
 
     def save(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ class Labels:
         names: One unique, non-empty name per class.
         prompts: Per class the words that stand for it (synonyms), at least one each. Usually
             just the name.
+        background: Words for what is none of the classes: they compete, and where one of them
+            wins, there is no label.
     """
 
     names: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
+    background: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,6 +58,17 @@ def parse_labels(
         classes = {name: _as_prompts(name, prompts) for name, prompts in labels.items()}
         return _checked(list(classes), list(classes.values()))
     return _checked(list(labels), [[name] for name in labels])
+
+
+def with_background(labels: Labels, words: Sequence[str]) -> Labels:
+    """Add words for what is none of the classes.
+
+    Raises:
+        InputError: One is empty, or stands for a class already.
+    """
+    background = tuple(_tidy(word) for word in (*labels.background, *words))
+    _refuse_duplicates([*background, *(prompt for group in labels.prompts for prompt in group)])
+    return replace(labels, background=background)
 
 
 def fill_templates(name: str, templates: Sequence[str]) -> list[str]:
