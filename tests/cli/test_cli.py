@@ -111,7 +111,9 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_commands_are_these() -> None:
-    names = "quickstart, train, segment, classify, evaluate, align, data check, doctor, models"
+    names = (
+        "quickstart, train, segment, classify, evaluate, align, data check, export, doctor, models"
+    )
     assert ", ".join(COMMANDS) == names
 
 

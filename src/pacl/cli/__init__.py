@@ -21,6 +21,7 @@ from pacl.cli.console import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT, result,
 from pacl.cli.data_check import CheckData, check_data
 from pacl.cli.doctor import Doctor, run_doctor
 from pacl.cli.evaluate import Evaluate, run_evaluate
+from pacl.cli.export import Export, run_export
 from pacl.cli.models import ListModels, list_models
 from pacl.cli.options import Help, describe_in_a_line, parse_options, unknown_command
 from pacl.cli.quickstart import Quickstart, run_quickstart
@@ -88,6 +89,14 @@ COMMANDS: dict[str, _Command] = {
         CheckData,
         check_data,
         ("pacl data check photos/captions.csv", "pacl data check voc20 --root data"),
+    ),
+    "export": _Command(
+        Export,
+        run_export,
+        (
+            "pacl export storybook --output runs/onnx",
+            "pacl export runs/photos --output runs/onnx --patch-stride-px 8",
+        ),
     ),
     "doctor": _Command(Doctor, run_doctor, ("pacl doctor", "pacl doctor --json")),
     "models": _Command(ListModels, list_models, ("pacl models", "pacl models --runs experiments")),

@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from pacl.runtime.files import replacing
 
 GRAPH_VERSION = 1
 """Raise it with every change of what is exported: cached graphs of other versions are not read."""
+MAX_FILE_BYTES = 1_900_000_000
+"""Most weights in a graph's own file; protobuf ends at 2 GiB."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +95,35 @@ class _WithoutGrid(nn.Module):
 
 
 def _export(tower: PatchTower, path: Path) -> None:
-    tokens = torch.zeros(2, 5, tower.width)
     sizes = {0: torch.export.Dim("images"), 1: torch.export.Dim("tokens")}
+    write_graph(
+        _WithoutGrid(tower),
+        {"tokens": torch.zeros(2, 5, tower.width)},
+        path,
+        output="patch_tokens",
+        dynamic_shapes=(sizes,),
+    )
+
+
+def write_graph(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    path: Path,
+    *,
+    output: str,
+    dynamic_shapes: tuple[dict[int, Any], ...],
+) -> None:
+    """Write a module as a graph in ONNX's format.
+
+    Args:
+        module: Takes the inputs in their order and returns one tensor; exported in evaluation mode.
+        inputs: An example of each input, by its name in the graph.
+        path: The graph's file. Weights of 2 GB and more, which its format cannot hold, go to a
+            file beside it.
+        output: Name of what the module returns.
+        dynamic_shapes: Per input, the dimensions that may have any size.
+    """
+    n_bytes = sum(value.nbytes for value in module.state_dict().values())
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns that torchvision is missing
@@ -101,15 +131,15 @@ def _export(tower: PatchTower, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations within the exporter
             torch.onnx.export(
-                _WithoutGrid(tower).eval(),
-                (tokens,),
+                module.eval(),
+                tuple(inputs.values()),
                 path,
                 dynamo=True,
                 opset_version=18,
-                input_names=["tokens"],
-                output_names=["patch_tokens"],
-                dynamic_shapes=(sizes,),
-                external_data=False,
+                input_names=list(inputs),
+                output_names=[output],
+                dynamic_shapes=dynamic_shapes,
+                external_data=n_bytes >= MAX_FILE_BYTES,
                 verbose=False,
             )
     finally:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from pacl.modeling.towers.preprocess import Preprocessing
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -67,6 +69,11 @@ class VisionTower(Tower, Protocol):
     @property
     def token_kinds(self) -> tuple[str, ...]:
         """The values that `kind` may have, the default first."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The checkpoint's resizing, crop and normalisation."""
         ...
 
     def check_stride(self, stride_px: int) -> None:
@@ -138,6 +145,13 @@ class TextTower(Tower, Protocol):
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"], int]:
         """Turn texts into token ids, the mask of real tokens, and the number of texts cut."""
+        ...
+
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer as the tokenizers library stores it, cutting and padding too.
+
+        For use without pacl: its `encode_batch` gives the ids and masks of `tokenize`.
+        """
         ...
 
     def encode_tokens(

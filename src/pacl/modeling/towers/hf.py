@@ -329,6 +329,15 @@ class HfClip(nn.Module):
             rows, context_length=self.context_length, pad_id=self.tokenizer.pad_token_id
         )
 
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer as the tokenizers library stores it, cutting and padding too."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer.enable_truncation(self.context_length)
+        tokenizer.enable_padding(pad_id=self.tokenizer.pad_token_id)
+        return tokenizer.to_str()
+
     def encode_tokens(
         self, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]
     ) -> Float[Tensor, "C D"]:

@@ -4,6 +4,8 @@ The layout of model2vec and of WordLlama: model.safetensors with a table (`embed
 `embedding.weight`) and, where wanted, a weight per token (`weights`), and tokenizer.json.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -121,6 +123,16 @@ class StaticText(nn.Module):
             if not row:
                 raise InputError(f"{text!r} has no word that {self.source} knows")
         return pad_tokens(rows, context_length=self.context_length, pad_id=0)
+
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer as the tokenizers library stores it, cutting and padding too."""
+        from tokenizers import Tokenizer, processors
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.post_processor = processors.Sequence([])  # adds no tokens, as `tokenize`
+        tokenizer.enable_truncation(self.context_length)
+        tokenizer.enable_padding(pad_id=0)
+        return tokenizer.to_str()
 
     def encode_tokens(
         self, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]

@@ -117,7 +117,7 @@ def walk_to_end(
     tokens = text.embeddings(input_ids=ids)
     for block in text.encoder.layers:
         tokens = apply_block(block, tokens, is_causal=True)
-    rows = torch.arange(len(ids), device=ids.device)
+    rows = torch.arange(ids.shape[0], device=ids.device)
     return text.final_layer_norm(tokens[rows, mask.sum(dim=1) - 1])
 
 
@@ -132,7 +132,9 @@ def embed_images(
         positions[1:], grid, patch_px=kernel.shape[-1], stride_px=stride_px
     )
     cls = (embeddings.class_embedding + positions[0]).to(patches.dtype)
-    return vision.pre_layrnorm(torch.cat([cls.expand(len(images), 1, -1), patches], dim=1)), grid
+    return vision.pre_layrnorm(
+        torch.cat([cls.expand(images.shape[0], 1, -1), patches], dim=1)
+    ), grid
 
 
 def drop_patches(

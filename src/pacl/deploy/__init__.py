@@ -1,0 +1,1 @@
+"""What leaves this process: ONNX graphs, the hub, a browser demo, a cluster."""
