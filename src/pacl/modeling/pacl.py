@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacl.errors import InputError
-from pacl.modeling import checkpoint
+from pacl.modeling import checkpoint, hub
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
 from pacl.modeling.pooling import Pooling, pooled_compatibility
@@ -325,6 +326,41 @@ class Pacl(nn.Module):
         both = {"embedder": self.embedder, "text_embedder": self.text_embedder}
         checkpoint.write(directory, 2, named | settings | scale, **both)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: hub.Card,
+        towers: Mapping[str, str] | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload the embedders and a model card to the Hugging Face hub; the towers are only named.
+
+        Args:
+            repo_id: "owner/name"; made where it does not exist.
+            card: What readers must know: licence, data, scores.
+            towers: Hub ids of towers that were loaded from a directory, by "encoder", "vision" or
+                "text".
+            private: Whether only the owner sees a new repository.
+            revision: The branch to commit to; None: the main one.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: There is no embedder to upload.
+            InputError: A tower is named by a path of this machine, or the hub refuses.
+            EnvironmentProblem: The hub cannot be reached.
+        """
+        with TemporaryDirectory() as name:
+            directory = Path(name)
+            self.save_pretrained(directory)
+            config = hub.make_shareable(directory, towers or {})
+            text = hub.write_card(config, card, repo_id, "A trained embedder on a frozen encoder.")
+            (directory / hub.CARD).write_text(text, encoding="utf-8")
+            return hub.push(directory, repo_id, private=private, revision=revision)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -335,10 +371,10 @@ class Pacl(nn.Module):
         text: TextTower | None = None,
         device: str | torch.device = "cpu",
     ) -> Pacl:
-        """Load a checkpoint that `save_pretrained` wrote.
+        """Load a checkpoint that `save_pretrained` or `push_to_hub` wrote.
 
         Args:
-            directory: Holds config.json and the embedders' weights.
+            directory: Holds config.json and the embedders' weights; or a model's id on the hub.
             encoder: Its CLIP, if it is loaded already.
             vision: Its vision tower, if it is loaded already.
             text: Its text tower, if it is loaded already. A tower that is not given is loaded
@@ -347,7 +383,9 @@ class Pacl(nn.Module):
 
         Raises:
             InputError: It is not a PACL checkpoint, belongs to other towers, or is damaged.
+            EnvironmentProblem: The hub cannot be reached.
         """
+        directory = hub.find_checkpoint(directory)
         config = checkpoint.read_config(directory)
         vision, text = vision or encoder, text or encoder
         if vision is None and text is None:
@@ -386,7 +424,8 @@ def load(
 
     Args:
         source: "storybook" (comes with pacl); a CLIP, by hub id or directory, whose subfolder
-            pacl/ is used where it holds an embedder; or the output directory of a training run.
+            pacl/ is used where it holds an embedder; or a trained embedder, by its hub id or the
+            output directory of its training run.
         vision: A vision tower, for the run that `source` or `embedder` names: the one it was
             trained on, wherever it lies now.
         text: A text tower, likewise.
@@ -418,13 +457,13 @@ def load(
         )
     if source is None:
         raise InputError("no model is named", fix='name one, such as "storybook"')
-    found = find_source(source)
+    found = hub.find_checkpoint(find_source(source))
     if checkpoint.is_pacl(found):
         if embedder is not None:
             raise InputError(f"{source} has its own embedder", fix="name its CLIP, or no embedder")
         return Pacl.from_pretrained(found, device=device)
     encoder = load_clip(source, device=device)
-    beside = Path(found) / "pacl"
+    beside = found / "pacl"
     if embedder is None and checkpoint.is_pacl(beside):
         embedder = beside
     if embedder is not None:
