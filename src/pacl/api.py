@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from pacl.data.sources import Places, find_sources
 from pacl.errors import InputError
 from pacl.inference.classifier import Classification, class_probabilities
 from pacl.inference.config import SegmentConfig
+from pacl.inference.open_words import (
+    N_CALIBRATION,
+    OpenSegmenter,
+    WordBank,
+    build_bank,
+    load_bank,
+    save_bank,
+)
 from pacl.inference.segmenter import Segmenter, build_scorer, check_config
 from pacl.inference.stream import stream_segmentations
 from pacl.inference.vocabulary import LabelsLike, Vocabulary, read_labels
@@ -27,9 +36,12 @@ from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
 from pacl.text.labels import Labels
+from pacl.text.nouns import shipped_lexicon
 from pacl.text.templates import PAPER7
 
 _DEFAULTS = SegmentConfig()
+AUTO = "auto"
+"""In place of labels: words are chosen image by image."""
 
 
 def load(
@@ -115,13 +127,18 @@ class Model:
         return self._known[2]
 
     def segment(
-        self, image: ImageLike, labels: LabelsLike, *, config: SegmentConfig | None = None
+        self,
+        image: ImageLike,
+        labels: LabelsLike | WordBank,
+        *,
+        config: SegmentConfig | None = None,
     ) -> Segmentation:
         """Label every pixel of one image (paper, inference).
 
         Args:
             image: A file, a PIL image, or an (H, W, 3) uint8 array.
-            labels: The classes to tell apart, in any form `read_labels` reads.
+            labels: The classes to tell apart, in any form `read_labels` reads; or "auto", or a
+                `word_bank`, for words that are chosen image by image.
             config: Sizes, strides, background rule.
 
         Returns:
@@ -130,7 +147,7 @@ class Model:
         Raises:
             InputError: The image is unreadable, labels are empty or repeated, or sizes do not fit.
         """
-        segmenter = self._segmenter(self.vocabulary(labels), config or _DEFAULTS)
+        segmenter = self._segmenter(labels, config or _DEFAULTS)
         source = str(image) if isinstance(image, str | Path) else None
         [result] = segmenter.segment([segmenter.prepare(read_image(image), source)])
         return result
@@ -138,7 +155,7 @@ class Model:
     def segment_batch(
         self,
         images: Sequence[Image.Image],
-        labels: LabelsLike,
+        labels: LabelsLike | WordBank,
         *,
         config: SegmentConfig | None = None,
     ) -> list[Segmentation]:
@@ -152,7 +169,7 @@ class Model:
         Raises:
             InputError: As for `segment`.
         """
-        segmenter = self._segmenter(self.vocabulary(labels), config or _DEFAULTS)
+        segmenter = self._segmenter(labels, config or _DEFAULTS)
         return segmenter.segment([segmenter.prepare(image) for image in images])
 
     def scorer(self, vocabulary: Vocabulary, *, patch_stride_px: int | None = None) -> PatchScorer:
@@ -162,7 +179,7 @@ class Model:
     def stream(
         self,
         sources: Places,
-        labels: LabelsLike,
+        labels: LabelsLike | WordBank,
         *,
         config: SegmentConfig | None = None,
         batch_size: int | None = None,
@@ -188,7 +205,7 @@ class Model:
         config = config or _DEFAULTS
         if batch_size is not None:
             config = replace(config, batch_size=batch_size)
-        segmenter = self._segmenter(self.vocabulary(labels), config)
+        segmenter = self._segmenter(labels, config)
         return stream_segmentations(segmenter, find_sources(sources), config.batch_size)
 
     def classify(
@@ -241,7 +258,66 @@ class Model:
         """
         return self.pacl.patch_embeds(images.to(self.pacl.device), stride_px=stride_px)
 
-    def _segmenter(self, vocabulary: Vocabulary, config: SegmentConfig) -> Segmenter:
+    def word_bank(
+        self,
+        images: Places = (),
+        *,
+        words: Sequence[str] | None = None,
+        config: SegmentConfig | None = None,
+        kept: Path | None = None,
+    ) -> WordBank:
+        """Prepare to segment without labels: words, and how well each fits images in general.
+
+        Args:
+            images: Unlabelled ones, such as those to be segmented; up to 200 are looked at, spread
+                evenly over them. With fewer than 8 that can be read, each image's words are
+                compared with each other alone.
+            words: To choose from; None: the nouns of the captions that the model was trained on,
+                or else those of pacl's lexicon.
+            config: As for `segment`.
+            kept: A file that keeps what was measured, so that a later run of the same model and
+                words chooses alike, whatever its images.
+
+        Raises:
+            InputError: A place holds no image, or there are no words.
+        """
+        config = config or _DEFAULTS
+        vocabulary = self.vocabulary(list(words or self.default_words()))
+        key = f"{self.fingerprint} {config.decisive()}"
+        bank = None if kept is None else load_bank(kept, vocabulary, key=key)
+        if bank is not None:
+            return bank
+        sources = find_sources(images)
+        step = max(1, (sources.count() or 0) // N_CALIBRATION)
+        bank = build_bank(
+            self._closed_segmenter(vocabulary, config),
+            vocabulary,
+            islice(sources, 0, None, step),
+            temperature=self.pacl.patch_temperature,
+            batch_size=config.batch_size,
+        )
+        if kept is not None:
+            save_bank(kept, bank, key=key)
+        return bank
+
+    def default_words(self) -> tuple[str, ...]:
+        """Return the nouns of the captions that the model was trained on, or pacl's lexicon."""
+        return self.pacl.words or tuple(sorted(shipped_lexicon().marks))
+
+    def _segmenter(
+        self, labels: LabelsLike | WordBank, config: SegmentConfig
+    ) -> Segmenter | OpenSegmenter:
+        if labels == AUTO:
+            labels = self.word_bank(config=config)
+        if not isinstance(labels, WordBank):
+            return self._closed_segmenter(self.vocabulary(labels), config)
+        return OpenSegmenter(
+            self._closed_segmenter(labels.vocabulary, config),
+            labels,
+            temperature=self.pacl.patch_temperature,
+        )
+
+    def _closed_segmenter(self, vocabulary: Vocabulary, config: SegmentConfig) -> Segmenter:
         return Segmenter(
             build_scorer(
                 self.pacl,

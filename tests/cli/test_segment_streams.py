@@ -145,6 +145,25 @@ def test_a_video_is_segmented_frame_by_frame_and_held_stable(clip: Path) -> None
     np.testing.assert_allclose(again, held, atol=1e-5)
 
 
+def test_auto_keeps_its_words_and_resumes_alike(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("words.txt").write_text("house\nboat\nsnow\nred car\n", encoding="utf-8")
+    line = [*_line(clip, "auto"), "--labels", "auto", "--words", "words.txt"]
+    line += ["--formats", "png,json,coco"]
+    assert main(line) == 0
+    assert "choosing from 4 words" in capsys.readouterr().err
+    before = _content("auto")
+    for name in ("1.png", "in1_2.png"):
+        (Path("auto") / name).unlink()
+    assert main(line) == 0
+    assert _content("auto") == before
+    areas = json.loads(Path("auto/1_areas.json").read_text())
+    assert 1 <= len(areas["labels"]) <= 4
+    assert main([*_line(clip, "other"), "--words", "words.txt"]) == 2
+    assert main([*line, "--background-words", "wall"]) == 2
+
+
 def _scores(path: Path) -> np.ndarray:
     with np.load(path) as arrays:
         return arrays["class_scores"]

@@ -57,7 +57,12 @@ class Evaluate:
     have theirs."""
 
     labels: str | None = None
-    """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file."""
+    """Class names by mask id, in place of a folder's: "sky,road" or a .txt or .json file. auto: the
+    model chooses words itself, image by image; the names and regions it finds are scored."""
+
+    words: Path | None = None
+    """What auto chooses from: a file of a word per line, or a table of captions whose nouns are
+    taken. none: the nouns of the model's training captions."""
 
     output: Path = Path("runs/evaluate")
     """Folder for scores (one JSON each), results.md, results.csv and images. After an interrupt,
@@ -79,6 +84,7 @@ def run_evaluate(options: Evaluate) -> int:
     from pacl.evaluation.plan import Settings, open_sets
     from pacl.evaluation.records import describe_subject
     from pacl.evaluation.run import as_baseline, build_measurement, score
+    from pacl.inference.open_words import read_words
 
     loading, baseline = options.loading, options.baseline
     if baseline is not None and loading.embedder is not None:
@@ -91,6 +97,7 @@ def run_evaluate(options: Evaluate) -> int:
         baseline=baseline,
         labels=options.labels,
         templates=options.templates,
+        words=options.words and read_words(options.words),
     )
     opened, n_refused = open_sets(
         options.benchmarks,

@@ -15,6 +15,7 @@ from pacl.inference.config import SegmentConfig
 if TYPE_CHECKING:
     from pacl.api import Model
     from pacl.data.sources import Sources as FoundSources
+    from pacl.inference.open_words import WordBank
     from pacl.results import Segmentation
     from pacl.results.folder import OutputFolder
     from pacl.results.segmentation import Failure
@@ -34,7 +35,11 @@ class Segment:
     labels: str
     """The classes: "sky,road,car", or a .txt or .json file; {"car": ["car", "van"]} in a .json
     file gives a class several names. Or a benchmark's: voc20, voc21, context59, context60,
-    coco-object, coco-stuff171, ade150, cityscapes."""
+    coco-object, coco-stuff171, ade150, cityscapes. Or auto: words are chosen image by image."""
+
+    words: Path | None = None
+    """What auto chooses from: a file of a word per line, or a table of captions whose nouns are
+    taken. none: the nouns of the model's training captions, or pacl's lexicon."""
 
     background_words: str = ""
     """Words for what is none of the classes, "wall,floor,ceiling": where one wins, there is no
@@ -75,13 +80,12 @@ class Segment:
 
 def run_segment(options: Segment) -> int:
     """Segment what is not done yet; 1 if some images failed."""
-    from pacl.inference.vocabulary import read_labels
+    from pacl.inference.open_words import read_words
     from pacl.results.folder import OutputFolder
-    from pacl.text.labels import with_background
+    from pacl.text.labels import parse_labels
 
-    labels, config = read_labels(options.labels), options.segmenting
-    if options.background_words:
-        labels = with_background(labels, options.background_words.split(","))
+    config, labels = options.segmenting, _read_named(options)
+    words = options.words and read_words(options.words)
     shard = _parse_shard(options.shard)
     if config.stability is not None and shard[1] > 1:
         raise InputError("--stability needs all frames in order", fix="leave out --shard")
@@ -93,12 +97,40 @@ def run_segment(options: Segment) -> int:
     )
     model = options.loading.load()
     warn_of_photographs(model)
-    folder.claim(model.settings(labels, config), may_replace=options.overwrite)
-    return _segment_all(model, sources, labels, folder, options)
+    if labels is not None:
+        folder.claim(model.settings(labels, config), may_replace=options.overwrite)
+        return _segment_all(model, sources, labels, folder, options)
+    words = words or model.default_words()
+    settings = model.settings(parse_labels(words), config) | {"words": "auto"}
+    folder.claim(settings, may_replace=options.overwrite)
+    say(f"choosing from {len(words):,} words")
+    images = [place for place in options.sources if place != "-"]
+    kept = options.output / "words.json"
+    bank = model.word_bank(images, words=words, config=config, kept=kept)
+    return _segment_all(model, sources, bank, folder, options)
+
+
+def _read_named(options: Segment) -> Labels | None:
+    """Read the labels that are named; None where words are chosen image by image."""
+    from pacl.inference.vocabulary import read_labels
+    from pacl.text.labels import with_background
+
+    background = [word for word in options.background_words.split(",") if word.strip()]
+    if options.labels != "auto":
+        if options.words:
+            raise InputError("--words is for --labels auto", fix="leave it out")
+        return with_background(read_labels(options.labels), background)
+    if background:
+        raise InputError("--background-words need labels", fix="leave them out, or name --labels")
+    return None
 
 
 def _segment_all(
-    model: Model, sources: FoundSources, labels: Labels, folder: OutputFolder, options: Segment
+    model: Model,
+    sources: FoundSources,
+    labels: Labels | WordBank,
+    folder: OutputFolder,
+    options: Segment,
 ) -> int:
     from pacl.results.segmentation import Failure
 

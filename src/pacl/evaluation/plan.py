@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pacl.api import AUTO
 from pacl.datasets.classification import (
     CLASSIFICATION_NAMES,
     ClassificationSet,
@@ -79,6 +80,13 @@ class Settings:
     """Class names by mask id, in place of a folder's."""
     templates: str | None = None
     """Prompts of a classification's class names; None: each data set's own."""
+    words: tuple[str, ...] | None = None
+    """What a model chooses from where labels is "auto"; None: its own words."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the model chooses the words itself, image by image."""
+        return self.labels == AUTO
 
 
 def open_sets(
@@ -126,7 +134,8 @@ def open_sets(
     elif classified:
         opened = [open_classification(name, root=root) for name in classified]
     else:
-        opened = [open_segmentation(name, root=root, labels=settings.labels, progress=progress)
+        labels = None if settings.is_open else settings.labels
+        opened = [open_segmentation(name, root=root, labels=labels, progress=progress)
                   for name in names]  # fmt: skip
     for each in opened:
         for warning in each.warnings:
@@ -251,6 +260,10 @@ def _check_settings(settings: Settings, classified: Sequence[str], tables: Seque
                 f"{[*tables, *classified][0]} is a {kind}: {', '.join(idle)} would do nothing",
                 fix="leave it out",
             )
+    elif settings.words is not None and not settings.is_open:
+        raise InputError("--words is for --labels auto", fix="leave it out")
+    elif settings.is_open and (settings.preset or settings.use_pamr or settings.use_profile):
+        raise InputError("--labels auto has no preset, PAMR or profile", fix="leave them out")
     elif settings.templates is not None:
         raise InputError(
             "--templates is for classification data sets",

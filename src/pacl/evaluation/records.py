@@ -94,7 +94,7 @@ def describe_subject(
 class ScoreRecord:
     """The scores of one model on one data set under one protocol."""
 
-    task: Literal["segmentation", "classification", "retrieval"]
+    task: Literal["segmentation", "classification", "retrieval", "open words"]
     benchmark: str
     """The data set's name, as in tables."""
     subject: Subject
@@ -149,7 +149,12 @@ class ScoreRecord:
         return cls(task=task, **own, **parts)
 
 
-_PROTOCOL = {"segmentation": "protocol", "classification": "settings", "retrieval": "protocol"}
+_PROTOCOL = {
+    "segmentation": "protocol",
+    "classification": "settings",
+    "retrieval": "protocol",
+    "open words": "protocol",
+}
 """What the files call the protocol of each task."""
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from pacl.api import Model
 from pacl.datasets.classification import ClassificationSet
 from pacl.evaluation.accuracy import measure_classification
+from pacl.evaluation.open_words import measure_open_words
 from pacl.evaluation.plan import DataSet, Note, Progress, Settings, ShowProgress
 from pacl.evaluation.records import (
     DRAWN_ONLY,
@@ -125,6 +126,10 @@ def build_measurement(
         )
     if isinstance(opened, RetrievalSet):
         return measure_retrieval(opened, model, subject, batch_size=settings.segmenting.batch_size)
+    if settings.is_open:
+        return measure_open_words(
+            opened, model, subject, config=settings.segmenting, words=settings.words
+        )
     return measure_segmentation(
         opened,
         model,

@@ -73,6 +73,8 @@ def score_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
         names = list(next(iter(record.rows.values())))
         recalls = [[way, *(_rate(row[name]) for name in names)] for way, row in record.rows.items()]
         return ["retrieval", *names], recalls
+    if record.task == "open words":
+        return _open_words_table(record)
     rows = list(record.rows.values())
     lines = [[label, *(_rate(row["iou"][label]) for row in rows)] for label in rows[0]["iou"]]
     named = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
@@ -80,6 +82,18 @@ def score_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
     if all("n_zero_iou" in row for row in rows):  # not before 2026-11
         lines.append(["classes of IoU 0", *(str(row["n_zero_iou"]) for row in rows)])
     return ["class", "IoU", "with PAMR"][: 1 + len(rows)], lines
+
+
+def _open_words_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
+    keys = ("miou", "pixel_accuracy", "mean_accuracy")
+    lines = [[name, *(_rate(row[key]) for key in keys)] for name, row in record.rows.items()]
+    details = record.details
+    lines += [
+        ["recall of names", _rate(details["recall_of_names"]), "", ""],
+        ["precision of names", _rate(details["precision_of_names"]), "", ""],
+        ["words per image", f"{details['words_per_image']:.1f}", "", ""],
+    ]
+    return ["words chosen", "mIoU", "pixel accuracy", "mean accuracy"], lines
 
 
 def _rate(value: float | None) -> str:

@@ -12,13 +12,14 @@ import torch
 from pacl.data.images import N_THREADS, prefetch
 from pacl.data.sources import Source
 from pacl.errors import InputError
+from pacl.inference.open_words import OpenSegmenter
 from pacl.inference.segmenter import Prepared, Segmenter
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
 
 
 def stream_segmentations(
-    segmenter: Segmenter, sources: Iterable[Source], batch_size: int
+    segmenter: Segmenter | OpenSegmenter, sources: Iterable[Source], batch_size: int
 ) -> Iterator[Segmentation | Failure]:
     """Segment sources in order, one batch at a time; see `pacl.api.Model.stream`.
 
@@ -34,7 +35,7 @@ def stream_segmentations(
             yield from _segment_batch(segmenter, batch)
 
 
-def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:
+def _prepare(segmenter: Segmenter | OpenSegmenter, source: Source) -> Prepared | Failure:
     """Open and resize one image, in a thread."""
     try:
         return segmenter.prepare(source.open(), source.name, sequence=source.sequence)
@@ -43,7 +44,7 @@ def _prepare(segmenter: Segmenter, source: Source) -> Prepared | Failure:
 
 
 def _segment_batch(
-    segmenter: Segmenter, batch: Sequence[Prepared | Failure]
+    segmenter: Segmenter | OpenSegmenter, batch: Sequence[Prepared | Failure]
 ) -> list[Segmentation | Failure]:
     """Segment what could be read; where memory runs out, one by one to find what fits."""
     ready = [each for each in batch if isinstance(each, Prepared)]

@@ -7,6 +7,7 @@ Version 1 is an embedder on a CLIP's patches (`encoder`); version 2 names two to
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pacl.runtime.files import write_atomically
 
 WEIGHTS = "embedder.safetensors"
 TEXT_WEIGHTS = "text_embedder.safetensors"
+WORDS = "words.txt"
 FORMAT = "pacl"
 VERSIONS = (1, 2)
 
@@ -28,13 +30,20 @@ def is_pacl(source: str | Path) -> bool:
     return path.is_file() and files.read_json(path).get("format") == FORMAT
 
 
-def write(directory: str | Path, version: int, facts: dict[str, Any], **weights: Any) -> None:
+def write(
+    directory: str | Path,
+    version: int,
+    facts: dict[str, Any],
+    words: Sequence[str],
+    **weights: Any,
+) -> None:
     """Write a checkpoint, each file whole or not at all.
 
     Args:
         directory: Made where it does not exist.
         version: Version of the facts' format.
         facts: What config.json holds.
+        words: What words.txt holds, one a line; none: there is no such file.
         weights: The embedders by the stem of their file; None: there is none.
 
     Raises:
@@ -45,7 +54,15 @@ def write(directory: str | Path, version: int, facts: dict[str, Any], **weights:
     for stem, embedder in weights.items():
         if embedder is not None:
             files.write_safetensors(embedder.state_dict(), target / f"{stem}.safetensors")
+    if words:
+        write_atomically(target / WORDS, "".join(f"{word}\n" for word in words).encode())
     write_atomically(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def read_words(directory: str | Path) -> tuple[str, ...]:
+    """Read the nouns of the training captions; none where no file holds them."""
+    path = Path(directory) / WORDS
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
 
 
 def describe_embedder(embedder: VisionEmbedder | None) -> dict[str, int] | None:

@@ -46,6 +46,9 @@ class Pacl(nn.Module):
         training: How the embedder was trained, for the checkpoint.
         pooling: How patches are pooled for a text, see `pacl.modeling.pooling`.
         null_similarity: Cosine of the null token of that pooling; None: there is none.
+
+    Attributes:
+        words: Nouns of the captions that it was trained on, the most frequent first; may be empty.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Pacl(nn.Module):
         self.training_facts = training or {}
         self.pooling: Pooling = pooling
         self.null_similarity = null_similarity
+        self.words: tuple[str, ...] = ()
         self._engine: DenseEngine | None = None
 
     # ---- facts ----------------------------------------------------------------------------
@@ -313,7 +317,7 @@ class Pacl(nn.Module):
         if self.is_clip and self.head == "vision":
             named = {"encoder": self.vision.source, "encoder_fingerprint": self.vision.fingerprint}
             facts = named | settings | (of_patches or {}) | scale
-            checkpoint.write(directory, 1, facts, embedder=self.embedder)
+            checkpoint.write(directory, 1, facts, self.words, embedder=self.embedder)
             return
         named = {
             "vision": self.vision.source,
@@ -324,7 +328,7 @@ class Pacl(nn.Module):
             "text_embedder": checkpoint.describe_embedder(self.text_embedder),
         }
         both = {"embedder": self.embedder, "text_embedder": self.text_embedder}
-        checkpoint.write(directory, 2, named | settings | scale, **both)
+        checkpoint.write(directory, 2, named | settings | scale, self.words, **both)
 
     def push_to_hub(
         self,
@@ -397,7 +401,7 @@ class Pacl(nn.Module):
         of_texts = checkpoint.read_embedder(
             config["text_embedder"], directory, checkpoint.TEXT_WEIGHTS
         )
-        return cls(
+        pacl = cls(
             vision=vision,
             text=text,
             embedder=of_patches and of_patches.to(vision.device),
@@ -410,6 +414,8 @@ class Pacl(nn.Module):
             pooling=config.get("pooling", "pacl"),
             null_similarity=config.get("null_similarity"),
         ).eval()
+        pacl.words = checkpoint.read_words(directory)
+        return pacl
 
 
 def load(

@@ -40,6 +40,8 @@ class Segmentation:
     """Score of each label on the patch grid (a cosine in [-1, 1]), before softmax."""
     source: str | None = None
     """Where the image came from, such as the path of its file."""
+    candidates: tuple[int, ...] | None = None
+    """Indices of the labels that competed in this image; None: all."""
 
     @property
     def areas(self) -> dict[str, float]:
@@ -114,9 +116,14 @@ class Segmentation:
         return files
 
     def summary(self) -> dict[str, object]:
-        """Return what the JSON file holds: size, and per label its number, area and mean score."""
+        """Return what the JSON file holds: size, and per label its number, area and mean score.
+
+        Labels that did not compete in this image are left out.
+        """
         found = []
         for number, (label, area) in enumerate(self.areas.items(), start=1):
+            if self.candidates is not None and number - 1 not in self.candidates:
+                continue
             score = float(self.scores[self.label_map == number].mean()) if area > 0 else None
             found.append({"id": number, "label": label, "area": area, "mean_score": score})
         return {

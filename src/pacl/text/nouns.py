@@ -88,7 +88,8 @@ class Lexicon:
 
 
 @cache
-def _shipped_lexicon() -> Lexicon:
+def shipped_lexicon() -> Lexicon:
+    """Return the package's own nouns."""
     return Lexicon.load()
 
 
@@ -103,7 +104,7 @@ def extract_nouns(caption: str, *, lexicon: Lexicon | None = None) -> tuple[str,
         Unique nouns in the singular, in the order in which they appear. At each place the longest
         entry wins ("pine trees" gives "pine tree", not "pine" and "tree").
     """
-    lexicon = _shipped_lexicon() if lexicon is None else lexicon
+    lexicon = shipped_lexicon() if lexicon is None else lexicon
     words = _split_words(caption, lexicon)
     nouns: dict[str, None] = {}
     start = 0

@@ -79,11 +79,20 @@ class TextTable:
     """Per caption id, the noun numbers in it."""
     nouns_of_image: tuple[np.ndarray, ...]
     """Per image, the noun numbers in any of its captions."""
+    nouns: tuple[str, ...] = ()
+    """The nouns themselves."""
 
     @property
     def n_nouns(self) -> int:
         """Number of distinct nouns in all captions."""
         return (len(self.texts) - self.n_captions) // max(1, self.n_templates)
+
+    def frequent_nouns(self) -> tuple[str, ...]:
+        """Return the nouns, those of most images first."""
+        if not self.nouns:
+            return ()
+        counts = np.bincount(np.concatenate(self.nouns_of_image), minlength=len(self.nouns))
+        return tuple(self.nouns[k] for k in np.argsort(-counts, kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,7 @@ def number_texts(
         captions_of_image=captions_of_image,
         nouns_of_caption=tuple(nouns_of_caption),
         nouns_of_image=nouns_of_image,
+        nouns=tuple(noun_number),
     )
 
 

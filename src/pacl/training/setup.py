@@ -135,6 +135,8 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         objective = _build_objective(
             config, vision, text, table.texts, used_texts, batch_size, on_encoded
         )
+    if isinstance(objective, PaclObjective):
+        objective.model.words = table.frequent_nouns()
     return Setup(
         objective=objective,
         table=table,
