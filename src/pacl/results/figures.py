@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pacl.errors import EnvironmentProblem
-from pacl.results.writers.overlay import LegendEntry
+from pacl.results.writers.lettering import LegendEntry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

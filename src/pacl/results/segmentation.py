@@ -63,7 +63,7 @@ class Segmentation:
         size_px = self.label_map.shape
         return F.interpolate(patch_scores[None, None], size_px, mode="bilinear")[0, 0].numpy()
 
-    def overlay(self, *, opacity: float = 0.6, legend: bool = True) -> Image.Image:
+    def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
         """Tint the image by label; see `pacl.results.writers.overlay.draw_overlay`."""
         return draw_overlay(self.image, self.label_map, self.labels, opacity=opacity, legend=legend)
 
