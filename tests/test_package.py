@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def test_every_module_imports_in_silence() -> None:
     modules = [
         ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(source.rglob("*.py"))
+        if path.name != "app.py" or find_spec("gradio")  # the demo alone needs it at once
     ]
     code = "import importlib\n" + "".join(f"importlib.import_module({m!r})\n" for m in modules)
     assert _run(code) == ""

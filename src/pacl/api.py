@@ -119,12 +119,13 @@ class Model:
             templates: Prompts in place of the model's own.
         """
         parsed, templates = read_labels(labels), tuple(templates or self.templates)
-        if self._known is None or self._known[:2] != (parsed, templates):
+        known = self._known  # another thread may set it meanwhile
+        if known is None or known[:2] != (parsed, templates):
             with torch.no_grad():
                 text_embeds, class_of_name = self.pacl.encode_classes(parsed, templates)
-            vocabulary = Vocabulary(parsed.names, text_embeds, class_of_name)
-            self._known = parsed, templates, vocabulary
-        return self._known[2]
+            known = parsed, templates, Vocabulary(parsed.names, text_embeds, class_of_name)
+            self._known = known
+        return known[2]
 
     def segment(
         self,

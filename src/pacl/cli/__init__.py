@@ -19,6 +19,7 @@ from pacl.cli.align import Align, run_align
 from pacl.cli.classify import Classify, run_classify
 from pacl.cli.console import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT, result, say
 from pacl.cli.data_check import CheckData, check_data
+from pacl.cli.demo import DemoOptions, run_demo
 from pacl.cli.doctor import Doctor, run_doctor
 from pacl.cli.evaluate import Evaluate, run_evaluate
 from pacl.cli.export import Export, run_export
@@ -97,6 +98,9 @@ COMMANDS: dict[str, _Command] = {
             "pacl export storybook --output runs/onnx",
             "pacl export runs/photos --output runs/onnx --patch-stride-px 8",
         ),
+    ),
+    "demo": _Command(
+        DemoOptions, run_demo, ("pacl demo", "pacl demo --model runs/photos --port 8000")
     ),
     "doctor": _Command(Doctor, run_doctor, ("pacl doctor", "pacl doctor --json")),
     "models": _Command(ListModels, list_models, ("pacl models", "pacl models --runs experiments")),
