@@ -26,7 +26,8 @@ def blocks(language: str) -> list[str]:
 def shown_commands() -> list[str]:
     """Lines that begin with pacl, in README.md and in the recipes, joined where they are split."""
     recipes = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("recipes/**/*.sh"))]
-    text = "\n".join([*blocks(""), *recipes]).replace("\\\n", " ")
+    labels = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+    text = "\n".join([*blocks(""), labels, *recipes]).replace("\\\n", " ")
     lines = [line.strip().replace("$PACL ", "pacl ", 1) for line in text.splitlines()]
     lines = [re.sub(r"^torchrun .* -m pacl ", "pacl ", line) for line in lines]
     lines = [re.sub(r"\$\{?(STEPS|BATCH)\}?", "1", line) for line in lines]

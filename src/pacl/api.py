@@ -271,8 +271,7 @@ class Model:
 
         Args:
             images: Unlabelled ones, such as those to be segmented; up to 200 are looked at, spread
-                evenly over them. With fewer than 8 that can be read, each image's words are
-                compared with each other alone.
+                evenly over them. None: words are not known to fit any image.
             words: To choose from; None: the nouns of the captions that the model was trained on,
                 or else those of pacl's lexicon.
             config: As for `segment`.

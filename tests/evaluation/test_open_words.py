@@ -48,4 +48,5 @@ def test_storybook_without_labels(
     assert "scored before" in err
     assert "recall of names" in out
     assert main([*line, "--pamr"]) == 2
+    assert main([*line, "--stability", "0.5"]) == 2
     assert main([*line[:-2], "--words", "x.txt"]) == 2

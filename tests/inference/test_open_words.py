@@ -40,12 +40,12 @@ class _Reader:
         return torch.zeros(3, height, width)
 
 
-def _bank(mean: list[float], deviation: list[float]) -> WordBank:
+def _bank(usual: list[float]) -> WordBank:
     embeds = torch.eye(4)
     embeds[2] = torch.tensor([0.0, 1.0, 0.02, 0.0])  # a meadow is grass
     embeds = torch.nn.functional.normalize(embeds, dim=1)
     vocabulary = Vocabulary(WORDS, embeds, torch.arange(4))
-    return WordBank(vocabulary, torch.tensor(mean), torch.tensor(deviation))
+    return WordBank(vocabulary, torch.tensor(usual))
 
 
 def _segmenter(bank: WordBank) -> OpenSegmenter:
@@ -80,11 +80,11 @@ def test_presence_is_the_pooled_cosine() -> None:
 
 def test_words_that_stand_out_compete_and_synonyms_are_one() -> None:
     scores = _scores(sky=0.5, grass=0.45, meadow=0.46, car=0.4)
-    chosen, label_map, _ = _segmenter(_bank([0.1] * 4, [0.1] * 4)).label(scores, (32, 32))
+    chosen, label_map, _ = _segmenter(_bank([0.1] * 4)).label(scores, (32, 32))
     assert sorted(WORDS[k] for k in chosen) == ["meadow", "sky"]  # the car wins nothing
     assert label_map[0, 0] == 1
     assert label_map[31, 31] == 3
-    usual = _bank([0.1, 0.1, 0.6, 0.1], [0.1] * 4)  # this meadow fits every image
+    usual = _bank([0.1, 0.1, 0.8, 0.1])  # this meadow fits every image
     chosen, label_map, _ = _segmenter(usual).label(scores, (32, 32))
     assert sorted(WORDS[k] for k in chosen) == ["grass", "sky"]
     assert label_map[31, 31] == 2
@@ -94,33 +94,25 @@ def test_a_word_of_tiny_area_is_dropped_and_its_pixels_go_to_the_others() -> Non
     scores = torch.zeros(4, 40, 40)
     scores[0], scores[3] = 0.3, 0.2
     scores[3, 0, 0] = 0.9  # less than half a percent of the image
-    chosen, label_map, _ = _segmenter(_bank([0.0] * 4, [0.1] * 4)).label(scores, (320, 320))
+    chosen, label_map, _ = _segmenter(_bank([0.0] * 4)).label(scores, (320, 320))
     assert AREA_MIN > 1 / 1600
     assert chosen == [0]
     assert (label_map == 1).all()
 
 
-def test_without_calibration_the_words_of_an_image_are_compared() -> None:
-    scores = _scores(sky=0.5, grass=0.45, meadow=0.1, car=0.1)
-    chosen, _, _ = _segmenter(_bank([0.0] * 4, [0.0] * 4)).label(scores, (32, 32))
-    assert sorted(chosen) == [0, 1]
-
-
 def test_one_word_is_always_left() -> None:
-    chosen, label_map, _ = _segmenter(_bank([1.0] * 4, [0.1] * 4)).label(
+    chosen, label_map, _ = _segmenter(_bank([1.0] * 4)).label(
         _scores(sky=0.5, grass=0.1, meadow=0.1, car=0.1), (32, 32)
     )
     assert chosen == [0]
     assert (label_map == 1).all()
 
 
-def test_calibration_is_mean_and_deviation_of_enough_images() -> None:
-    vocabulary = _bank([0.0] * 4, [0.0] * 4).vocabulary
+def test_calibration_is_the_mean_presence() -> None:
+    vocabulary = _bank([0.0] * 4).vocabulary
     found = [torch.rand(4, generator=torch.Generator().manual_seed(k)) for k in range(9)]
-    bank = calibrate(vocabulary, found)
-    assert np.allclose(bank.mean, torch.stack(found).mean(0))
-    assert np.allclose(bank.deviation, torch.stack(found).std(0))
-    assert not calibrate(vocabulary, found[:7]).deviation.any()
+    assert np.allclose(calibrate(vocabulary, found).usual, torch.stack(found).mean(0))
+    assert not calibrate(vocabulary, []).usual.any()
 
 
 def test_words_are_read_from_lines_or_captions(tmp_path: Path) -> None:
@@ -143,10 +135,10 @@ def test_a_bank_is_kept_for_later_runs(model: Model, tmp_path: Path) -> None:
     (tmp_path / "9.png").write_bytes(b"broken")
     kept = tmp_path / "words.json"
     bank = model.word_bank(tmp_path, words=["house", "boat", "snow"], kept=kept)
-    assert bank.deviation.all()
+    assert bank.usual.all()
     again = model.word_bank((), words=["house", "boat", "snow"], kept=kept)
-    assert np.allclose(again.mean, bank.mean)
-    assert not model.word_bank((), words=["house", "boat"]).deviation.any()
+    assert np.allclose(again.usual, bank.usual)
+    assert not model.word_bank((), words=["house", "boat"]).usual.any()
     result = model.segment(tmp_path / "0.png", bank)
     assert result.labels == ("house", "boat", "snow")
     assert result.candidates

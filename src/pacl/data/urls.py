@@ -32,6 +32,8 @@ def open_url(url: str) -> Iterator[HTTPResponse]:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             yield response
+    except InputError:  # the reader's own
+        raise
     except urllib.error.HTTPError as error:
         error.close()
         if 300 <= error.code < 400:

@@ -106,7 +106,7 @@ class OpenScores:
                     "model": f"{model.fingerprint} {model.describe()}",
                     "data": digest_data(dataset),
                     "words": list(words),
-                    "bank": bank.state(),
+                    "usual": bank.usual.tolist(),
                     "protocol": protocol(config),
                 }
             ),
@@ -213,7 +213,7 @@ def count_names(
 
 def protocol(config: SegmentConfig) -> dict[str, Any]:
     """Every setting that decides the numbers besides model, data and words."""
-    names = ("LEVEL", "N_WORDS_MAX", "AREA_MIN", "SAME_WORD", "N_CALIBRATION")
+    names = ("USUAL_SHARE", "LEVEL", "N_WORDS_MAX", "AREA_MIN", "SAME_WORD", "N_CALIBRATION")
     own = {name.lower(): getattr(open_words, name) for name in names}
     return {"name": TASK, "worth_a_name": WORTH_A_NAME, **own, **config.decisive()}
 

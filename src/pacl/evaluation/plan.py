@@ -247,6 +247,8 @@ def _open_all(root: Path | None, note: Note) -> tuple[list[DataSet], int]:
 def _check_settings(settings: Settings, classified: Sequence[str], tables: Sequence[str]) -> None:
     """Refuse settings that would do nothing."""
     given = changed_flags(settings.segmenting)
+    if "--stability" in given:
+        raise InputError("--stability is for the frames of videos", fix="leave it out")
     if classified or tables:
         flags = {"--preset": settings.preset, "--pamr": settings.use_pamr,
                  "--labels": settings.labels, "--profile": settings.use_profile,

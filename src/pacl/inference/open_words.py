@@ -1,7 +1,8 @@
 """Segmenting without any labels: which words of a list are in an image, image by image.
 
-Of all words, those stand out in an image that fit it better than they fit other images. They
-compete for its pixels; words that win next to nothing are dropped, and the rest compete again.
+Of all words, those stand out in an image that fit it better than the others do, less a part of
+how well they fit any image. They compete for its pixels; words that win next to nothing are
+dropped, and the rest compete again.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from pacl.text.nouns import extract_nouns
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
+USUAL_SHARE = 0.5
+"""How much of what a word has in every image is taken off: all of it would hide frequent words."""
 LEVEL = 0.0
-"""A word stands out from this many standard deviations above its mean over other images on: low,
-since a missed word is lost and a wrong one seldom wins an area."""
+"""A word stands out from this many standard deviations above the mean of all words on: low, since
+a missed word is lost and a wrong one seldom wins an area."""
 N_WORDS_MAX = 64
 """Most words that compete in an image."""
 AREA_MIN = 0.005
@@ -40,9 +43,7 @@ AREA_MIN = 0.005
 SAME_WORD = 0.95
 """Cosine of two words, less the mean of all words, from which they mean the same."""
 N_CALIBRATION = 200
-"""Images that a word's mean and deviation are measured on."""
-N_CALIBRATION_MIN = 8
-"""With fewer images, an image's words are compared with each other instead."""
+"""Images that a word's mean is measured on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +52,8 @@ class WordBank:
 
     vocabulary: Vocabulary
     """One name per word."""
-    mean: Float[Tensor, " N"]
-    """Mean presence over unlabelled images."""
-    deviation: Float[Tensor, " N"]
-    """Its standard deviation; 0 for all where there were too few images."""
-
-    def state(self) -> dict[str, list[float]]:
-        """Return what was measured, as JSON values."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+    usual: Float[Tensor, " N"]
+    """Mean presence over unlabelled images; 0 where there were none."""
 
 
 def read_words(path: Path) -> tuple[str, ...]:
@@ -97,13 +92,10 @@ def calibrate(vocabulary: Vocabulary, presences: Sequence[Float[Tensor, " N"]]) 
 
     Args:
         vocabulary: The words.
-        presences: Per image, those of the words.
+        presences: Per image, those of the words; may be none.
     """
-    if len(presences) < N_CALIBRATION_MIN:
-        nothing = vocabulary.text_embeds.new_zeros(len(vocabulary.labels))
-        return WordBank(vocabulary, nothing, nothing)
-    table = torch.stack(list(presences))
-    return WordBank(vocabulary, table.mean(dim=0), table.std(dim=0))
+    nothing = vocabulary.text_embeds.new_zeros(len(vocabulary.labels))
+    return WordBank(vocabulary, torch.stack(list(presences)).mean(0) if presences else nothing)
 
 
 class OpenSegmenter:
@@ -170,11 +162,8 @@ class OpenSegmenter:
 
     def _stand_out(self, found: Float[Tensor, " N"]) -> list[int]:
         """Return the words that stand out, the best first; of words that mean the same one."""
-        bank = self._bank
-        if bank.deviation.any():
-            place = (found - bank.mean) / bank.deviation.clamp(min=1e-6)
-        else:
-            place = (found - found.mean()) / found.std(correction=0).clamp(min=1e-6)
+        unusual = found - USUAL_SHARE * self._bank.usual
+        place = (unusual - unusual.mean()) / unusual.std(correction=0).clamp(min=1e-6)
         order = place.argsort(descending=True, stable=True)
         order = order[: max(1, int((place > LEVEL).sum()))]
         return order[self._is_first_of_its_kind(order)][:N_WORDS_MAX].tolist()
@@ -232,7 +221,7 @@ def save_bank(path: Path, bank: WordBank, *, key: str) -> None:
         bank: The words and their measurements.
         key: Identifies the model and its settings.
     """
-    content = {"key": key, "words": bank.vocabulary.labels, **bank.state()}
+    content = {"key": key, "words": bank.vocabulary.labels, "usual": bank.usual.tolist()}
     write_atomically(path, json.dumps(content, ensure_ascii=False).encode())
 
 
@@ -241,5 +230,4 @@ def load_bank(path: Path, vocabulary: Vocabulary, *, key: str) -> WordBank | Non
     content = read_json_object(path)
     if content.get("key") != key or content.get("words") != list(vocabulary.labels):
         return None
-    new = vocabulary.text_embeds.new_tensor
-    return WordBank(vocabulary, new(content["mean"]), new(content["deviation"]))
+    return WordBank(vocabulary, vocabulary.text_embeds.new_tensor(content["usual"]))

@@ -81,9 +81,13 @@ def _plain(character: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    missing = font.getmask(_NO_CHARACTER)
-    drawn = font.getmask(character)
-    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
+    return _glyph(font, character) != _glyph(font, _NO_CHARACTER)
+
+
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> bytes:
+    image = Image.new("L", (32, 32))
+    ImageDraw.Draw(image).text((4, 4), character, 255, font)
+    return image.tobytes()
 
 
 def find_room(region: Bool[np.ndarray, "H W"], size_px: tuple[int, int]) -> tuple[int, int] | None:
