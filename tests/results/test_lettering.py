@@ -54,6 +54,15 @@ def test_an_image_whose_names_all_fit_has_no_legend() -> None:
     assert (shown[-12:] == shown[-1, -1]).all()
 
 
+def test_of_thousands_of_labels_those_in_the_image_differ() -> None:
+    labels = [f"word {k}" for k in range(2000)]
+    label_map = np.arange(1, 2001, 40, dtype=np.int32).repeat(8).reshape(20, 20)
+    image = Image.new("RGB", (20, 20))
+    shown = np.asarray(draw_overlay(image, label_map, labels, opacity=1, legend=False))
+    colours = np.unique(shown[:, 1::8].reshape(-1, 3), axis=0)
+    assert len(colours) >= 50
+
+
 def test_words_have_a_font_with_their_script(monkeypatch: pytest.MonkeyPatch) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.setattr(

@@ -98,6 +98,7 @@ def run_segment(options: Segment) -> int:
     model = options.loading.load()
     warn_of_photographs(model)
     if labels is not None:
+        _say_cut(model, labels)
         folder.claim(model.settings(labels, config), may_replace=options.overwrite)
         return _segment_all(model, sources, labels, folder, options)
     words = words or model.default_words()
@@ -108,6 +109,15 @@ def run_segment(options: Segment) -> int:
     kept = options.output / "words.json"
     bank = model.word_bank(images, words=words, config=config, kept=kept)
     return _segment_all(model, sources, bank, folder, options)
+
+
+def _say_cut(model: Model, labels: Labels) -> None:
+    """Name the limit of the text tower, where prompts are longer."""
+    prompts = [prompt for group in labels.prompts for prompt in group]
+    n_cut = model.pacl.text.tokenize(prompts)[2]
+    if n_cut:
+        n_tokens = model.pacl.text.context_length
+        say(f"warning: {n_cut:,} prompts are longer than the model's {n_tokens} tokens: cut")
 
 
 def _read_named(options: Segment) -> Labels | None:

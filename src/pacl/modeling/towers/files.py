@@ -200,7 +200,13 @@ def download_checkpoint(hub_id: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    wanted = [*SIDE_FILES, "model*.safetensors", "*embedder.safetensors", WEIGHTS_INDEX]
+    wanted = [
+        *SIDE_FILES,
+        "model*.safetensors",
+        "*embedder.safetensors",
+        "words.txt",
+        WEIGHTS_INDEX,
+    ]
     try:
         directory = Path(snapshot_download(hub_id, allow_patterns=wanted))
         if any(directory.glob("*.safetensors")):

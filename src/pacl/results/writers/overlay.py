@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image, ImageDraw
 
 from pacl.results.palette import class_colours
@@ -24,6 +24,8 @@ from pacl.results.writers.writer import Result
 _SIZES = (1.6, 1.25, 1.0, 0.8)
 """Sizes of a name to try, the largest first, as shares of the size that suits the image."""
 _SMALLEST_PX = 10
+_MANY = 100
+"""Of more classes, not all can have colours of their own that are told apart."""
 _INK, _HALO = (255, 255, 255), (20, 20, 24)
 
 _Name = tuple[int, int, str, int]
@@ -59,7 +61,7 @@ def draw_overlay(
     Returns:
         An RGB image of the same size.
     """
-    colours = class_colours(labels)
+    colours = _choose_colours(labels, np.unique(label_map[label_map > 0]) - 1)
     tint = np.concatenate([np.zeros((1, 3), np.uint8), colours])[label_map].astype(np.float32)
     photograph = np.asarray(image.convert("RGB"))
     alpha = np.where(label_map > 0, opacity, 0.0)[..., None].astype(np.float32)
@@ -68,6 +70,15 @@ def draw_overlay(
     tinted[lines] = 0.7 * tint[lines]
     drawn = Image.fromarray(tinted.round().astype(np.uint8))
     return _write_names(drawn, label_map, labels, colours.tolist()) if legend else drawn
+
+
+def _choose_colours(labels: Sequence[str], seen: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "C 3"]:
+    """Choose the colours of all classes; of very many, of those in the image, which must differ."""
+    if len(labels) <= _MANY:
+        return class_colours(labels)
+    colours = np.zeros((len(labels), 3), dtype=np.uint8)
+    colours[seen] = class_colours([labels[k] for k in seen.tolist()])
+    return colours
 
 
 def class_borders(
