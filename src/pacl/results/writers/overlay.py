@@ -77,7 +77,7 @@ def _choose_colours(labels: Sequence[str], seen: Int[np.ndarray, " n"]) -> UInt8
     if len(labels) <= _MANY:
         return class_colours(labels)
     colours = np.zeros((len(labels), 3), dtype=np.uint8)
-    colours[seen] = class_colours([labels[k] for k in seen.tolist()])
+    colours[seen] = class_colours([labels[int(k)] for k in seen])
     return colours
 
 
