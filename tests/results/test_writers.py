@@ -18,6 +18,7 @@ from pacl.data.sources import Source
 from pacl.errors import InputError
 from pacl.results import FORMATS, Segmentation
 from pacl.results.folder import OutputFolder
+from pacl.results.writers.coco import CocoWriter
 from pacl.results.writers.cvat import number_objects
 
 ODD_NAMES = ("a, b", 'it\'s "so"', "Straße & <Übung>", "🚗 auto", "猫")
@@ -306,6 +307,43 @@ def test_two_shards_are_the_union_of_one(tmp_path: Path) -> None:
     for folder in folders:
         folder.close([])
     assert _content(tmp_path / "both") == _content(tmp_path / "whole")
+    index = [tmp_path / name / "pictures.jsonl" for name in ("both", "whole")]
+    assert len({"".join(sorted(path.read_text().splitlines())) for path in index}) == 1
+
+
+def test_a_shard_ends_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path, ["png"])
+    _run(folder, upto=2)
+    index = tmp_path / "pictures.jsonl"
+    index.write_text(index.read_text()[:-5])
+    shard = OutputFolder(tmp_path, ["png"], shard=(0, 2))
+    _run(shard)
+    lines = index.read_text().splitlines()
+    assert len(lines) == len(CASES) + 1
+    assert len(
+        dict.fromkeys(json.loads(line)["source"] for k, line in enumerate(lines) if k != 1)
+    ) == len(CASES)
+
+
+def test_a_folder_is_finished_again_where_others_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = (OutputFolder(tmp_path, ["coco"], shard=(k, 2)) for k in range(2))
+    for each in (folder, other):
+        each.claim(SETTINGS, may_replace=False)
+    (source, found), (second, late), *_ = _iter_results()
+    assert not other.has(source)  # every process looks at all sources
+    folder.save(found, source.name)
+    close = CocoWriter.close
+
+    def close_late(writer: CocoWriter) -> None:
+        close(writer)
+        if not other.has(second):
+            other.save(late, second.name)
+
+    monkeypatch.setattr(CocoWriter, "close", close_late)
+    folder.close([])
+    assert len(json.loads((tmp_path / "coco.json").read_text("utf-8"))["images"]) == 2
 
 
 def test_other_labels_leave_no_old_parts(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class OutputFolder:
         if differing:
             self._stem_of, self._done, self._taken = {}, set(), set()
             shutil.rmtree(self.directory / PARTS, ignore_errors=True)
-        self._mend_index()
+        self._mend_index(is_alone=self._shard[1] == 1 or bool(differing))
         write_atomically(self.directory / SETTINGS, content.encode())
         self._writers.open(list(settings.get("labels", ())))
 
@@ -163,15 +163,18 @@ class OutputFolder:
         path = self.directory / INDEX
         return path.stat().st_size if path.is_file() else 0
 
-    def _mend_index(self) -> None:
-        """Write the index without what is not done; beside other processes only end its line."""
+    def _mend_index(self, *, is_alone: bool) -> None:
+        """Write the index without a line that was cut off; beside other processes only end it."""
         path = self.directory / INDEX
-        if self._shard[1] == 1 or not self._done:
+        if is_alone:
             lines = [_index_line(key, self._stem_of[key]) for key in self._stem_of]
             write_atomically(path, "".join(lines).encode())
-        elif not path.read_bytes().endswith(b"\n"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(max(0, file.tell() - 1))
+            if file.read() not in (b"", b"\n"):
+                file.write(b"\n")
 
     def _choose_stem(self, key: str) -> str:
         if key not in self._stem_of:
