@@ -35,6 +35,8 @@ OWNERS = {
     "onnxruntime": ("modeling/engines/onnx.py", "deploy/onnx.py"),
     "openvino": ("modeling/engines/openvino.py",),
     "pycocotools": ("datasets/segmentation/context.py",),
+    "pyarrow": ("deploy/",),
+    "ray": ("deploy/ray_data.py",),
     "rich": ("cli/",),
     "scipy": ("datasets/classification/matlab.py",),
     "supervision": ("results/objects.py", "results/segmentation.py"),

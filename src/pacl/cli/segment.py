@@ -70,6 +70,16 @@ class Segment:
     """I/N: the share of process I, from 0, of N that work on the same images; they may write into
     the same folder."""
 
+    ray: bool = False
+    """Share the work among the machines of a Ray cluster, all of which see the same files: files,
+    folders, patterns, .tar and .parquet. Areas and scores are written to areas/ as Parquet, too."""
+
+    ray_address: str | None = None
+    """The cluster, as in "ray://head:10001" or "auto"; none: processes of this machine."""
+
+    actors: int = 2
+    """With --ray, the models that work at once: each takes a CPU core, or a GPU."""
+
     json: bool = False
     """Print one JSON object per image, with an "error" where it failed."""
 
@@ -90,6 +100,20 @@ def run_segment(options: Segment) -> int:
     if config.stability is not None and shard[1] > 1:
         raise InputError("--stability needs all frames in order", fix="leave out --shard")
     folder = OutputFolder(options.output, _parse_formats(options), shard=shard)
+    if options.ray:
+        from pacl.cli.cluster import segment_on_cluster
+
+        return segment_on_cluster(
+            options.sources,
+            labels,
+            loading=options.loading,
+            config=config,
+            folder=folder,
+            formats=_parse_formats(options),
+            address=options.ray_address,
+            n_actors=options.actors,
+            again=options.overwrite,
+        )
     sources = find_named(
         options.sources,
         example='pacl segment photos/ --labels "sky,road,car"',

@@ -95,7 +95,7 @@ def _find(place: Place, every: int) -> Iterator[tuple[Iterable[Source], int | No
     elif "://" in text:
         yield _open_as(text, urlsplit(text).path.lower(), every)
     else:
-        files = _find_files(place)
+        files = find_files(place)
         if len(files) == 1:
             yield _open_as(str(files[0]), str(files[0]).lower(), every)
         elif not any(path.name.lower().endswith(_STREAMED) for path in files):
@@ -148,7 +148,12 @@ def _holds_many(lines: Sequence[str]) -> bool:
 _STREAMED = (*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)
 
 
-def _find_files(place: str | Path) -> Sequence[Path]:
+def find_files(place: str | Path) -> Sequence[Path]:
+    """Return the files that a path, folder or pattern stands for, in order.
+
+    Raises:
+        InputError: There is none.
+    """
     path = Path(place)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if _is_image(p))
@@ -163,7 +168,7 @@ def _find_files(place: str | Path) -> Sequence[Path]:
     elif braces := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", str(place)):
         before, first, last, after = braces.groups()
         numbers = range(int(first), int(last) + 1)
-        return [f for n in numbers for f in _find_files(f"{before}{n:0{len(first)}d}{after}")]
+        return [f for n in numbers for f in find_files(f"{before}{n:0{len(first)}d}{after}")]
     else:
         raise InputError(f"no such file or folder: {place}")
     if not files:

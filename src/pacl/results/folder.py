@@ -116,6 +116,17 @@ class OutputFolder:
                 continue
             yield source
 
+    def stem(self, name: str) -> str:
+        """Return the beginning of a source's file names, the same in every run."""
+        return self._choose_stem(_key(name))
+
+    def note_done(self, names: Iterable[str]) -> None:
+        """Note images whose files others have written, under the stems that `stem` returned."""
+        keys = [key for key in dict.fromkeys(map(_key, names)) if key not in self._done]
+        with (self.directory / INDEX).open("a", encoding="utf-8") as file:
+            file.writelines(_index_line(key, self._choose_stem(key)) for key in keys)
+        self._done.update(keys)
+
     def save(self, found: Segmentation, name: str) -> dict[str, Path]:
         """Write an image's results, note that it is done, and return the files by format.
 

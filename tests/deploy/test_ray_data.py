@@ -1,0 +1,99 @@
+"""A cluster of processes writes what one process writes, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pacl.cli import main
+from pacl.datasets.storybook import draw_scene
+from pacl.results.folder import FAILURES, INDEX
+
+pytest.importorskip("ray")
+pq = pytest.importorskip("pyarrow.parquet")
+
+N_SCENES = 40
+LABELS = "sky,grass,pine tree,road"
+DRIVER = """
+import sys
+from pacl.deploy import ray_data
+ray_data.PART = 8
+from pacl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    folder, extra = tmp_path / "photos", tmp_path / "extra"
+    folder.mkdir()
+    extra.mkdir()
+    for k in range(N_SCENES):
+        Image.fromarray(draw_scene("test", k % 7).image).save(folder / f"{k:03}.png")
+    (folder / "020.png").write_bytes(b"no image")
+    Image.fromarray(draw_scene("test", 1).image).save(extra / "001.png")
+    with tarfile.open(tmp_path / "more.tar", "w") as archive:
+        archive.add(extra / "001.png", "001.png")
+    return [str(folder), str(tmp_path / "more.tar")]
+
+
+def start(photos: list[str], output: Path, mark: str) -> subprocess.Popen[bytes]:
+    command = ["segment", *photos, "--labels", LABELS, "--output", str(output)]
+    command += ["--ray", "--actors", "2", "--device", "cpu"]
+    environment = os.environ | {"PACL_TEST": mark, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", DRIVER, *command], env=environment)
+
+
+def kill_an_actor(mark: str) -> None:
+    """Kill one worker process of this test's driver, which alone has the mark."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_actor = (process / "cmdline").read_bytes().startswith(b"ray::MapWorker")
+            is_ours = f"PACL_TEST={mark}\0".encode() in (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if is_actor and is_ours:
+            os.kill(int(process.name), signal.SIGKILL)
+            return
+    pytest.fail("no actor is there")
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+def test_cluster_writes_what_one_process_writes(tmp_path: Path, photos: list[str]) -> None:
+    one, many, mark = tmp_path / "one", tmp_path / "many", tmp_path.name
+    assert main(["segment", *photos, "--labels", LABELS, "--output", str(one)]) == 1
+    driver = start(photos, many, mark)
+    while not [*many.glob("areas/*.parquet")]:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    kill_an_actor(mark)
+    assert driver.wait() == 1
+    assert written(many) == written(one)
+    assert "020.png" in (many / FAILURES).read_text()
+    assert len((many / INDEX).read_text().splitlines()) == N_SCENES
+
+    parts = {path: path.stat().st_mtime_ns for path in many.glob("areas/*.parquet")}
+    rows = [row for path in parts for row in pq.read_table(path).to_pylist()]
+    assert len(rows) == N_SCENES * 4 + 1
+    assert sum(row["area"] for row in rows if not row["error"]) == pytest.approx(N_SCENES)
+
+    lost = next(path for path in parts if None in pq.read_table(path)["label"].to_pylist())
+    lost.unlink()
+    (tmp_path / "photos" / "020.png").write_bytes((tmp_path / "photos" / "021.png").read_bytes())
+    assert start(photos, many, mark).wait() == 0
+    assert not (many / FAILURES).exists()
+    kept = [path for path in parts if path != lost]
+    assert all(path.stat().st_mtime_ns == parts[path] for path in kept)
