@@ -20,6 +20,7 @@ from pacl.results import FORMATS, Segmentation
 from pacl.results.folder import OutputFolder
 from pacl.results.writers.coco import CocoWriter
 from pacl.results.writers.cvat import number_objects
+from pacl.results.writers.label_studio import encode_brush
 
 ODD_NAMES = ("a, b", 'it\'s "so"', "Straße & <Übung>", "🚗 auto", "猫")
 
@@ -128,6 +129,26 @@ def test_cvat_by_datumaro(result: Segmentation, tmp_path: Path) -> None:
     )
 
 
+def test_cvat_by_its_own_files(result: Segmentation, tmp_path: Path) -> None:
+    if len(np.unique(result.label_map)) > 255:
+        return
+    with zipfile.ZipFile(result.save(tmp_path, formats=["cvat"])["cvat"]) as file:
+        lines = file.read("labelmap.txt").decode().splitlines()[1:]
+        assert file.read("ImageSets/Segmentation/default.txt").decode() == "a b\n"
+        classes, objects = (
+            np.asarray(Image.open(file.open(f"Segmentation{kind}/a b.png"))).astype(int)
+            for kind in ("Class", "Object")
+        )
+    colours = [tuple(map(int, line.split(":")[1].split(","))) for line in lines]
+    assert len(set(colours)) == len(colours) == len(result.labels) + 1
+    assert [line.split(":")[0] for line in lines] == ["background", *result.labels]
+    back = np.full(result.label_map.shape, -1)
+    for number, colour in enumerate(colours):
+        back[(classes == colour).all(axis=-1)] = number
+    assert np.array_equal(back, result.label_map)
+    assert np.array_equal(objects.any(axis=-1), result.label_map > 0)
+
+
 def test_cvat_objects_are_at_most_255_and_of_one_label() -> None:
     label_map = np.random.default_rng(0).integers(0, 7, (60, 60), dtype=np.int32)
     objects = number_objects(label_map)
@@ -144,7 +165,7 @@ def test_cvat_refuses_names_that_break_its_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["label-studio", "label-studio-brush"])
-def test_label_studio_by_its_sdk(result: Segmentation, name: str, tmp_path: Path) -> None:
+def test_label_studio(result: Segmentation, name: str, tmp_path: Path) -> None:
     path = result.save(tmp_path, formats=[name])[name]
     config = (tmp_path / f"{name}.xml").read_text("utf-8")
     shown = ElementTree.fromstring(config)[1]
@@ -164,8 +185,9 @@ def test_label_studio_by_its_sdk(result: Segmentation, name: str, tmp_path: Path
 
 def _read_region(value: dict, size: tuple[int, int]) -> np.ndarray:
     if "rle" in value:
-        brush = pytest.importorskip("label_studio_sdk.converter.brush")
-        return brush.decode_rle(value["rle"]).reshape(*size, 4)[..., 3] > 0
+        pixels = np.array(_read_brush(value["rle"])).reshape(*size, 4)
+        assert (pixels == pixels[..., :1]).all()
+        return pixels[..., 3] == 255
     head, _, data = value["imageDataURL"].partition(",")
     assert head == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -173,6 +195,34 @@ def _read_region(value: dict, size: tuple[int, int]) -> np.ndarray:
     assert pixels.shape[:2] == size
     assert not pixels[..., :3].any()
     return pixels[..., 3] == 255
+
+
+def _read_brush(rle: list[int]) -> list[int]:
+    """Read Label Studio's run lengths bit by bit."""
+    bits, place = "".join(f"{byte:08b}" for byte in rle), 0
+
+    def read(n_bits: int) -> int:
+        nonlocal place
+        place += n_bits
+        return int(bits[place - n_bits : place], 2)
+
+    n_values, value_bits = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < n_values:
+        is_run, length = read(1), read(sizes[read(2)]) + 1
+        values += (
+            [read(value_bits)] * length if is_run else [read(value_bits) for _ in range(length)]
+        )
+    assert len(bits) - place < 8
+    return values
+
+
+def test_brush_is_read_alike_by_label_studio(result: Segmentation) -> None:
+    brush = pytest.importorskip("label_studio_sdk.converter.brush")
+    for number in np.unique(result.label_map)[:20]:
+        rle = encode_brush(result.label_map == number)
+        assert brush.decode_rle(rle).tolist() == _read_brush(rle)
 
 
 @pytest.mark.parametrize("name", ["label-studio", "label-studio-brush"])
