@@ -72,6 +72,17 @@ def test_a_list_holds_any_places_and_what_is_missing_fails_alone(
     assert find_sources("list.txt").count() == 2
 
 
+def test_a_list_may_name_files_from_its_own_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    (photos / "list.txt").write_text("\ufeffa.png\ninner\n", encoding="utf-8")
+    assert names(photos / "list.txt") == [photos / "a.png", photos / "inner" / "c.webp"]
+    (photos / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"cannot read .*list\.txt as a list"):
+        find_sources(photos / "list.txt")
+
+
 def test_an_iterator_is_gone_through_as_images_are_asked_for(photos: Path) -> None:
     asked = []
 

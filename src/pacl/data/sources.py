@@ -67,9 +67,9 @@ def find_sources(places: Places, *, every: int = 1) -> Sources:
     Args:
         places: One or several of: an image file (taken whatever its ending); a folder (the images
             directly in it, by name); a pattern such as "photos/**/*.jpg" or "{000..099}.tar"; a
-            .txt file with a place per line; a tar archive; a video; an address (http, https) of
-            an image, archive or video; "-" for an image on stdin; a source, as it is. An iterator
-            is gone through as the images are asked for.
+            .txt file with a place per line, from here or from its folder; a tar archive; a video;
+            an address (http, https) of an image, archive or video; "-" for an image on stdin; a
+            source, as it is. An iterator is gone through as the images are asked for.
         every: Of a video every so many frames are taken, from the first on.
 
     Raises:
@@ -123,10 +123,20 @@ def _open_as(name: str, path: str, every: int) -> tuple[Iterable[Source], int | 
     if "://" in name:
         return [Source(name, lambda: open_image(read_url(name), name=name))], 1
     if path.endswith(LIST_SUFFIX):
-        lines = Path(name).read_text(encoding="utf-8").splitlines()
-        listed = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+        listed = _read_list(Path(name))
         return _iter_listed(listed, every), None if _holds_many(listed) else len(listed)
     return [Source(name, partial(open_image, Path(name)))], 1
+
+
+def _read_list(path: Path) -> list[str]:
+    """Read the places of a list; those that are not here are looked for beside the list."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"cannot read {path} as a list of images", why=str(error)) from error
+    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    beside = ((line, path.parent / line) for line in listed)
+    return [str(p) if p.exists() and not Path(line).exists() else line for line, p in beside]
 
 
 def _iter_listed(lines: Sequence[str], every: int) -> Iterator[Source]:
