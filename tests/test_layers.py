@@ -30,6 +30,7 @@ EVERYWHERE = {"PIL", "huggingface_hub", "jaxtyping", "numpy", "safetensors", "to
 # Third-party package -> the files or folders below src/pacl that may import it.
 OWNERS = {
     "av": ("data/video.py",),
+    "ftfy": ("text/cleaning.py",),
     "gradio": ("deploy/app.py",),
     "matplotlib": ("results/figures.py",),
     "onnxruntime": ("modeling/engines/onnx.py", "deploy/onnx.py"),

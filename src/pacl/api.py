@@ -35,6 +35,7 @@ from pacl.modeling.names import DEFAULT_ENGINE, STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
 from pacl.results.segmentation import Failure
+from pacl.text.cleaning import cleaning_mark
 from pacl.text.labels import Labels
 from pacl.text.nouns import shipped_lexicon
 from pacl.text.templates import PAPER7
@@ -106,7 +107,7 @@ class Model:
             "labels": dict(zip(labels.names, labels.prompts, strict=True)),
             "model": {"is": self.describe(), "weights": weights},
             "options": config.decisive(),
-            "scoring": scoring,
+            "scoring": scoring + cleaning_mark(word for of in labels.prompts for word in of),
         }
 
     def vocabulary(

@@ -15,6 +15,7 @@ from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, digest, fi
 from pacl.inference.config import SegmentConfig
 from pacl.inference.segmenter import check_config
 from pacl.modeling.pacl import Pacl
+from pacl.text.cleaning import cleaning_mark
 from pacl.text.templates import TEMPLATES
 
 PACL_ALONE = "PACL's score alone: the towers are no CLIP, which would score by itself and fused"
@@ -111,9 +112,10 @@ def measure_classification(
         "templates": list(prompts),
         "patch_stride_px": patch_stride_px or patch_px,
         "n_train": 0 if data.train is None else min(len(data.train), N_TO_CHOOSE_ON),
-        "weights": model.fingerprint,
     }
-    former = settings | {"weights": _former_fingerprint(model.pacl)}
+    mark = cleaning_mark(word for words in (prompts, *data.labels.prompts) for word in words)
+    settings["weights"] = model.fingerprint + mark
+    former = settings | {"weights": _former_fingerprint(model.pacl) + mark}
     scores = ClassificationScores(
         model,
         data,

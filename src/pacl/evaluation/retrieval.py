@@ -19,6 +19,7 @@ from pacl.data.images import N_THREADS, prefetch
 from pacl.data.pairs import Pairs, read_pairs
 from pacl.evaluation.metrics.retrieval import image_to_text_ranks, recalls, text_to_image_ranks
 from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, digest, file_stem
+from pacl.text.cleaning import cleaning_mark
 
 _TEXTS_AT_ONCE = 256
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -57,10 +58,11 @@ class RetrievalScores:
     """
 
     def __init__(self, model: Model, pairs: Pairs, *, batch_size: int = 8) -> None:
-        self.keys = (digest(["retrieval", pairs.fingerprint, model.fingerprint]),)
+        self._texts = [text for texts in pairs.captions for text in texts]
+        identity = model.fingerprint + cleaning_mark(self._texts)
+        self.keys = (digest(["retrieval", pairs.fingerprint, identity]),)
         self.seconds = 0.0
         self._pacl, self._pairs, self._batch_size = model.pacl, pairs, batch_size
-        self._texts = [text for texts in pairs.captions for text in texts]
         owners = [k for k, texts in enumerate(pairs.captions) for _ in texts]
         self._image_of_text = torch.tensor(owners)
         self._rows: list[Tensor] = []

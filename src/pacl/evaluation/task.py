@@ -17,6 +17,7 @@ from pacl.evaluation.presets import Preset, build_preset
 from pacl.evaluation.records import digest
 from pacl.inference.config import SegmentConfig
 from pacl.inference.pamr import DILATIONS, ITERATIONS
+from pacl.text.cleaning import cleaning_mark
 from pacl.text.labels import Labels
 from pacl.text.templates import PAPER7, describe_templates
 
@@ -114,10 +115,12 @@ class Task:
 
     def key(self, model: str) -> str:
         """What identifies this evaluation: data, protocol and a model's fingerprint."""
+        labels = self.candidates.labels
+        words = (word for prompts in labels.prompts for word in (*prompts, *self.templates))
         parts = {
-            "model": model,
+            "model": model + cleaning_mark(words),
             "protocol": self.protocol(),
-            "names": self.candidates.labels.names,
+            "names": labels.names,
             "data": digest_data(self.dataset),
         }
         return digest(parts)

@@ -23,6 +23,7 @@ _CORE = (
     "torch",
     "transformers",
     "tokenizers",
+    "ftfy",
     "numpy",
     "pillow",
     "safetensors",

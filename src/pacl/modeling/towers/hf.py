@@ -32,6 +32,7 @@ from pacl.modeling.towers.walk import (
     walk_to_cls,
     walk_to_end,
 )
+from pacl.text.cleaning import clean_text
 
 TRAINABLE_PARTS = {
     "vision": ("vision_model", "visual_projection"),
@@ -318,22 +319,32 @@ class HfClip(nn.Module):
     # ---- texts ----------------------------------------------------------------------------
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"], int]:
-        """Turn texts into token ids; one over the context length is cut, its end token kept.
+        """Turn texts, cleaned as CLIP's were, into token ids.
+
+        A text over the context length is cut, its end token kept. An end token that a user types
+        is a token like any other: the mask decides where the text ends.
 
         Returns:
             Ids, padded on the right to the longest text; the mask of real tokens; how many
             texts were cut.
         """
-        rows = self.tokenizer(list(texts), padding=False, truncation=False, verbose=False).input_ids
+        cleaned = list(map(clean_text, texts))
+        rows = self.tokenizer(cleaned, padding=False, truncation=False, verbose=False).input_ids
         return pad_tokens(
             rows, context_length=self.context_length, pad_id=self.tokenizer.pad_token_id
         )
 
     def tokenizer_json(self) -> str:
-        """Return the tokenizer as the tokenizers library stores it, cutting and padding too."""
-        from tokenizers import Tokenizer
+        """Return the tokenizer as the tokenizers library stores it, cutting and padding too.
+
+        It tidies white space and case; `pacl.text.cleaning.clean_text` repairs what it cannot.
+        """
+        from tokenizers import Regex, Tokenizer
+        from tokenizers.normalizers import NFC, Lowercase, Replace
+        from tokenizers.normalizers import Sequence as Normalizers
 
         tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
         tokenizer.enable_truncation(self.context_length)
         tokenizer.enable_padding(pad_id=self.tokenizer.pad_token_id)
         return tokenizer.to_str()
@@ -383,4 +394,6 @@ def _build_tokenizer(directory: Path) -> Any:
     from transformers import CLIPTokenizer
 
     files.require_tokenizer(directory)
-    return CLIPTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer.backend_tokenizer.normalizer = None  # `clean_text` does it, and OpenAI's does no NFC
+    return tokenizer
