@@ -294,6 +294,15 @@ def test_heatmaps_are_of_every_label(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), np.asarray(result.heatmap(result.labels[1])))
 
 
+def test_pictures_to_look_at_are_drawn_of_anything(result: Segmentation, tmp_path: Path) -> None:
+    paths = result.save(tmp_path, formats=["overlay", "heatmaps", "json"])
+    with Image.open(paths["overlay"]) as image:
+        assert image.size == result.image.size
+    assert len(list(paths["heatmaps"].iterdir())) == len(result.labels)
+    summary = json.loads(paths["json"].read_text("utf-8"))
+    assert [each["label"] for each in summary["labels"]] == list(result.labels)
+
+
 # Files for the whole folder.
 
 
