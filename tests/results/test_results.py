@@ -228,6 +228,18 @@ def test_nothing_is_opened_for_no_result(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_addresses_become_names_that_files_may_have(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path, ["png"])
+    folder.claim({}, may_replace=False)
+    base = "https://example.org/image?size=large&key=" + 300 * "ä"
+    for name in (base, base + "b", "https://example.org/a:b.png"):
+        found = replace(make_result(), source=name)
+        path = folder.save(found, name)["png"]
+        assert path.is_file()
+        assert not set(path.name) & set('?:*<>|"')
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
 def test_a_folder_knows_any_source_again(tmp_path: Path) -> None:
     source = Source("https://example.org/film.mp4#7", lambda: make_result().image)
     folder = OutputFolder(tmp_path, ["png"])

@@ -201,15 +201,21 @@ class OutputFolder:
 
 
 def _iter_stems(path: Path) -> Iterator[str]:
-    """The image's name; with its folder's, where another image has it; then numbered."""
-    name, folder = (
-        re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", each) for each in (path.stem, path.parent.name)
-    )
+    """The image's name; with its folder's, where another image has it; then numbered.
+
+    Both are cut and cleaned, since addresses may be long and hold signs that files may not.
+    """
+    name, folder = _clean(path.stem, n_bytes=160), _clean(path.parent.name, n_bytes=60)
     yield name
     number, stem = 1, f"{folder}_{name}"
     while True:
         yield stem if number == 1 else f"{stem}_{number}"
         number += 1
+
+
+def _clean(name: str, *, n_bytes: int) -> str:
+    cut = name.encode()[:n_bytes].decode(errors="ignore")
+    return re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", cut)
 
 
 def _key(name: str) -> str:
