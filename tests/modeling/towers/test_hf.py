@@ -180,6 +180,7 @@ def test_impossible_patch_tokens_are_refused(encoder: HfClip, wrong: dict[str, A
 # ---- preprocessing --------------------------------------------------------------------------
 
 
+# Centre crops of sizes where torchvision and transformers agree; test_preprocess.py has the others.
 @pytest.mark.parametrize("size", [(32, 32), (40, 77), (100, 33), (7, 5), (31, 64)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_preprocessing_is_the_librarys(

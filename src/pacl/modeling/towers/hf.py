@@ -135,10 +135,11 @@ class HfClip(nn.Module):
 
     @classmethod
     def _assemble(cls, clip: Any, source: str | Path, directory: Path, fingerprint: str) -> HfClip:
+        values = files.read_preprocessing(directory)
         return cls(
             clip,
             _build_tokenizer(directory),
-            preprocessing=Preprocessing.from_config(files.read_preprocessing(directory)),
+            preprocessing=Preprocessing.from_config(values, rounds_crop=True),
             source=str(source),
             directory=directory,
             fingerprint=fingerprint,

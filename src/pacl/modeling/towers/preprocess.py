@@ -31,6 +31,8 @@ class Preprocessing:
         mean: Per channel, for values in [0, 1].
         std: Per channel, for values in [0, 1].
         resample: PIL's filter.
+        rounds_crop: Where an odd number of pixels is too many: whether half of it is rounded as
+            torchvision does (to even), or down as transformers' image processors do.
     """
 
     resize_px: int | tuple[int, int] | None
@@ -38,10 +40,16 @@ class Preprocessing:
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     resample: Image.Resampling = Image.Resampling.BICUBIC
+    rounds_crop: bool = False
 
     @classmethod
-    def from_config(cls, values: dict[str, Any]) -> Preprocessing:
+    def from_config(cls, values: dict[str, Any], *, rounds_crop: bool = False) -> Preprocessing:
         """Read the values of a preprocessor_config.json, old (ints) and new (dicts) notation.
+
+        Args:
+            values: As read from the file.
+            rounds_crop: The crop of torchvision, with which every CLIP was trained. The file does
+                not say it; transformers' own processor is a pixel off on a quarter of all sizes.
 
         Raises:
             InputError: A size is given in a notation that CLIP checkpoints do not use.
@@ -55,6 +63,7 @@ class Preprocessing:
             mean=tuple(values.get("image_mean", OPENAI_MEAN)),
             std=tuple(values.get("image_std", OPENAI_STD)),
             resample=Image.Resampling(values.get("resample", Image.Resampling.BICUBIC)),
+            rounds_crop=rounds_crop,
         )
 
     def resize(
@@ -94,9 +103,18 @@ class Preprocessing:
             image = image.resize((wide, high), self.resample)
         if self.crop_px is not None:
             high, wide = self.crop_px
-            left, top = (image.width - wide) // 2, (image.height - high) // 2
+            halve = _half_to_even if self.rounds_crop else _half_down
+            left, top = halve(image.width - wide), halve(image.height - high)
             image = image.crop((left, top, left + wide, top + high))
         return image
+
+
+def _half_down(surplus_px: int) -> int:
+    return surplus_px // 2
+
+
+def _half_to_even(surplus_px: int) -> int:
+    return round(surplus_px / 2)
 
 
 def _height_width(size: Any) -> tuple[int, int]:
