@@ -20,15 +20,10 @@ from pacl.results.folder import FAILURES, INDEX
 pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
 
+from pacl.deploy.ray_data import part_size  # noqa: E402
+
 N_SCENES = 40
 LABELS = "sky,grass,pine tree,road"
-DRIVER = """
-import sys
-from pacl.deploy import ray_data
-ray_data.PART = 8
-from pacl.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def start(photos: list[str], output: Path, mark: str) -> subprocess.Popen[bytes]
     command = ["segment", *photos, "--labels", LABELS, "--output", str(output)]
     command += ["--ray", "--actors", "2", "--device", "cpu"]
     environment = os.environ | {"PACL_TEST": mark, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, *command], env=environment)
+    return subprocess.Popen([sys.executable, "-m", "pacl", *command], env=environment)
 
 
 def kill_an_actor(mark: str) -> None:
@@ -97,3 +92,18 @@ def test_cluster_writes_what_one_process_writes(tmp_path: Path, photos: list[str
     assert not (many / FAILURES).exists()
     kept = [path for path in parts if path != lost]
     assert all(path.stat().st_mtime_ns == parts[path] for path in kept)
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_actors", "batch_size", "size"),
+    [
+        (2000, 2, 8, 248),
+        (10**6, 50, 8, 256),
+        (40, 2, 8, 8),
+        (3, 2, 8, 8),
+        (9, 1, 1, 2),
+        (10**4, 2, 300, 300),
+    ],
+)
+def test_parts_are_whole_batches(n_images: int, n_actors: int, batch_size: int, size: int) -> None:
+    assert part_size(n_images, n_actors=n_actors, batch_size=batch_size) == size

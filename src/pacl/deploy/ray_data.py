@@ -1,9 +1,8 @@
 """Segmenting on a cluster with Ray Data: one model per actor, the same files as on one machine.
 
-The work is cut into parts of PART images in the order named. An actor writes a part's files, then
-its table of areas and scores as one Parquet file, whole or not at all; that table is what says that
-the part is done. So whatever is killed, an actor or everything, is done again, and nothing is lost
-or written twice.
+The work is cut into parts of some hundred images, in the order named. An actor writes a part's
+files, then its table of areas and scores, whole or not at all; the table says that it is done.
+So whatever is killed, an actor or everything, is done again, and nothing is lost or written twice.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from pacl.results.writers import Writers
 from pacl.runtime.files import write_atomically
 from pacl.text.labels import Labels
 
-PART = 256
-"""Images per part: a multiple of every common batch size, so that batches are those of one run."""
+PART, PARTS_PER_ACTOR = 256, 4
+"""Most images of a part, and the least number of parts that each actor should get."""
 TABLES = "areas"
 """The folder, within the folder of results, that holds the Parquet files."""
 SCHEMA = pa.schema(
@@ -169,16 +168,27 @@ def segment_on_ray(
 
 
 def _run(job: Job, todo: list[dict[str, Any]], n_actors: int) -> Any:
-    parts = [pa.Table.from_pylist(todo[k : k + PART]) for k in range(0, len(todo), PART)]
+    size = part_size(len(todo), n_actors=n_actors, batch_size=job.config.batch_size)
+    parts = [pa.Table.from_pylist(todo[k : k + size]) for k in range(0, len(todo), size)]
     on_gpu = ray.cluster_resources().get("GPU", 0) > 0 and job.model.get("device") != "cpu"
     return ray.data.from_arrow(parts).map_batches(
         Actor,
         fn_constructor_args=(job,),
-        batch_size=PART,
+        batch_size=size,
         compute=ray.data.ActorPoolStrategy(size=min(n_actors, len(parts))),
         num_cpus=1,
         num_gpus=1 if on_gpu else 0,
     )
+
+
+def part_size(n_images: int, *, n_actors: int, batch_size: int) -> int:
+    """Return the images per part: whole batches, at most PART images or one batch.
+
+    So an image is in the same batch as without a cluster, and small jobs, too, give each actor
+    several parts.
+    """
+    wanted = min(PART, n_images // (PARTS_PER_ACTOR * n_actors))
+    return max(1, wanted // batch_size) * batch_size
 
 
 def _start(address: str | None) -> None:
