@@ -47,11 +47,11 @@ def test_mismatched_torchvision_is_named_with_its_fix(
     message = "operator torchvision::nms does not exist"
     _install_fake_torchvision(tmp_path, monkeypatch, f"raise RuntimeError({message!r})\n")
     fact = _fact("torchvision")
-    assert fact.status == "fail"
+    assert fact.status == "warn"
     assert "0.99.0" in fact.value
     assert message in fact.value
     assert metadata.version("torch") in fact.value
-    assert fact.fix.startswith("pip uninstall -y torchvision")
+    assert "pip uninstall -y torchvision" in fact.fix
     assert "torchvision" not in sys.modules
 
 

@@ -130,9 +130,10 @@ def _torchvision() -> Fact:
         return Fact("torchvision", "ok", version)
     return Fact(
         "torchvision",
-        "fail",
+        "warn",
         f"{version} does not fit torch {_version('torch')}: {_last_line(child.stderr)}",
-        "pip uninstall -y torchvision   (pacl does not use it; transformers fails beside it)",
+        "pacl works beside it, other packages may not: pip uninstall -y torchvision, "
+        "or install the build that was made for this torch",
     )
 
 

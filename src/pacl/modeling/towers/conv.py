@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from pacl.errors import InputError
 from pacl.modeling.towers import files
 from pacl.modeling.towers.preprocess import Preprocessing
+from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 
 SETTINGS = "tower.json"
 PROBE_PX = 256
@@ -192,6 +193,7 @@ def _enlarge(each: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 def _build_model(directory: Path) -> Any:
     """Load a checkpoint's body; its head, if it has one, is left out."""
+    guard_against_torchvision()
     from transformers import AutoConfig, AutoModel
 
     weights = files.read_weights(directory)

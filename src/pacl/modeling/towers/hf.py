@@ -24,6 +24,7 @@ from pacl.errors import InputError
 from pacl.modeling.towers import files
 from pacl.modeling.towers.preprocess import Preprocessing
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
+from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 from pacl.modeling.towers.walk import (
     PatchTower,
     embed_images,
@@ -373,6 +374,7 @@ class HfClip(nn.Module):
 
 def _build_clip(directory: Path) -> Any:
     """Build the modules that a checkpoint's config.json describes, with random weights."""
+    guard_against_torchvision()
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPConfig, CLIPModel
 
