@@ -33,7 +33,7 @@ def guard_against_torchvision() -> torch.library.Library | None:
         return None
     declared = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:
-        declared.define(operator)
+        declared.define(operator)  # pyright: ignore[reportUnknownMemberType]
     if _can_import_torchvision():
         return declared
     sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType]  # "not installed"
