@@ -173,7 +173,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("evaluate nowhere", "error: no folder nowhere/images"),
         ("align nowhere", "error: no folder nowhere/images"),
         ("data check nowhere", "error: no such file or folder: nowhere"),
-        ("data check photos", "error: no data in photos"),
+        ("data check photos", "error: no caption table in photos"),
     ],
 )
 @pytest.mark.usefixtures("photos")

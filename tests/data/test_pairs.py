@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pacl.data.pairs import IMAGE_COLUMNS, read_pairs
+from pacl.data.columns import IMAGE_COLUMNS
+from pacl.data.pairs import read_pairs
 from pacl.errors import InputError
 
 
@@ -36,7 +37,8 @@ def test_several_captions_per_image_in_the_tables_order(folder: Path) -> None:
     assert len(pairs) == 2
     assert (pairs.report.n_rows, pairs.report.n_pairs, pairs.report.n_skipped) == (3, 3, 0)
     assert pairs.report.summary() == (
-        f"3 captions of 2 images from {folder / 'captions.csv'} (columns file_name, caption; utf-8)"
+        f"3 captions of 2 images from {folder / 'captions.csv'} "
+        "(CSV, columns file_name, caption; utf-8)"
     )
 
 
@@ -77,13 +79,14 @@ def test_jsonl(folder: Path) -> None:
         "",
         '{"text": "other order", "path": "images/a.png", "score": 3}',
         '{"path": "images/b.png"}',
-        '{"path": "images/b.png", "text": ["no", "text"]}',
+        '{"path": "images/b.png", "text": ["several", "texts"]}',
+        '{"path": "images/b.png", "text": [1]}',
         '{"path": ',
         "[1]",
     ]
     pairs = read_pairs(write(folder, "\n".join(lines), "x.jsonl"))
-    assert pairs.captions == [["one line", "other order"]]
-    assert pairs.report.n_rows == 6
+    assert pairs.captions == [["one line", "other order"], ["several", "texts"]]
+    assert pairs.report.n_rows == 8
     assert (pairs.report.n_empty_captions, pairs.report.n_malformed) == (2, 2)
     assert pairs.report.examples[0] == "line 4: empty caption of images/b.png"
 

@@ -46,7 +46,7 @@ class CheckData:
 
 def check_data(options: CheckData) -> int:
     """Check the pairs, the masks, or both; 1 if rows would be skipped."""
-    from pacl.data.pairs import TABLE_NAMES
+    from pacl.data.layouts import TABLE_NAMES
     from pacl.datasets.segmentation import NAMES
 
     name, path = str(options.path), options.path
@@ -57,13 +57,7 @@ def check_data(options: CheckData) -> int:
     elif options.root is not None:
         return _check_classification(name, options.root)
     is_benchmark = (path / "masks").is_dir()
-    is_pairs = path.is_file() or any((path / name).is_file() for name in TABLE_NAMES)
-    if not is_benchmark and not is_pairs:
-        raise InputError(
-            f"no data in {path}" if path.is_dir() else f"no such file or folder: {path}",
-            why=f"looked for: {', '.join(TABLE_NAMES)}, and for images/ with masks/",
-            fix="add captions.csv with the columns file_name,caption, or masks/NAME.png",
-        )
+    is_pairs = not is_benchmark or any((path / name).is_file() for name in TABLE_NAMES)
     n_skipped = _check_pairs(options) if is_pairs else 0
     if is_benchmark:
         _check_benchmark(path, options.labels)
@@ -98,10 +92,10 @@ def _check_standard(name: str, options: CheckData) -> int:
 
 
 def _check_pairs(options: CheckData) -> int:
-    from pacl.data.pairs import read_pairs
+    from pacl.data.opening import open_pairs
 
-    pairs = read_pairs(options.path, image_key=options.image_key, caption_key=options.caption_key)
-    result(pairs.report.summary())
+    pairs = open_pairs(options.path, image_key=options.image_key, caption_key=options.caption_key)
+    result(pairs.summary())
     per_image = [len(captions) for captions in pairs.captions]
     result(f"captions per image: {min(per_image)} to {max(per_image)}; one is drawn per epoch")
     flags = "".join(
@@ -110,7 +104,7 @@ def _check_pairs(options: CheckData) -> int:
         if key is not None
     )
     say(f"next: pacl train --data {shlex.quote(str(options.path))}{flags} --output runs/mine")
-    return pairs.report.n_skipped
+    return pairs.n_skipped
 
 
 def _check_benchmark(path: Path, labels: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Image-caption pairs: the interface for training, and pairs from a CSV, TSV or JSONL table."""
+"""Image-caption pairs: the interface for training, and pairs of image files with captions."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import Protocol
 
 from PIL import Image
 
+from pacl.data.columns import choose_columns
 from pacl.data.images import open_image
-from pacl.data.tables import Table, read_table
+from pacl.data.layouts import find_layout
 from pacl.errors import InputError
 
-IMAGE_COLUMNS = ("file_name", "filename", "filepath", "image", "path", "url")
-CAPTION_COLUMNS = ("caption", "title", "text", "prompt")
-TABLE_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
-"""Tables that a folder is searched for, in this order."""
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _N_EXAMPLES = 3
 
 
@@ -57,6 +52,11 @@ class PairSource(Protocol):
         """Return a source of some of the rows, in that order."""
         ...
 
+    @property
+    def n_skipped(self) -> int:
+        """Number of rows that gave no pair."""
+        ...
+
     def summary(self) -> str:
         """What was read and what was skipped and why, one fact per line."""
         ...
@@ -67,7 +67,8 @@ class PairsReport:
     """The outcome of reading a caption table; every row that is skipped is counted.
 
     Attributes:
-        source: The table that was read.
+        source: The table or folder that was read.
+        layout: What it is, such as CSV.
         encoding: The text encoding it was read in.
         image_column, caption_column: The columns that were used.
         n_rows: Rows below the header, without blank lines.
@@ -91,6 +92,7 @@ class PairsReport:
     n_empty_captions: int = 0
     n_duplicates: int = 0
     n_malformed: int = 0
+    layout: str = ""
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -102,7 +104,7 @@ class PairsReport:
         """What was read and what was skipped and why, one fact per line."""
         lines = [
             f"{self.n_pairs:,} captions of {self.n_images:,} images from {self.source} "
-            f"(columns {self.image_column}, {self.caption_column}; {self.encoding})"
+            f"({self.layout}, columns {self.image_column}, {self.caption_column}; {self.encoding})"
         ]
         skipped = {
             "no image name": self.n_no_image_name,
@@ -164,6 +166,11 @@ class Pairs:
         paths = [self.image_paths[row] for row in rows]
         return Pairs(paths, [self.captions[row] for row in rows], self.report)
 
+    @property
+    def n_skipped(self) -> int:
+        """Number of rows that gave no pair."""
+        return self.report.n_skipped
+
     def summary(self) -> str:
         """What was read and what was skipped and why, one fact per line."""
         return self.report.summary()
@@ -175,11 +182,11 @@ def read_pairs(
     """Read image-caption pairs; an image on several rows has several captions.
 
     Args:
-        path: A CSV, TSV or JSONL file, or a folder that holds `captions.csv`, `.tsv` or `.jsonl`.
-            The separator is sniffed from the header. UTF-8, with or without a byte order mark,
-            and UTF-16 with one are detected; anything else is read as Windows-1252.
-        image_key, caption_key: Names of the columns; None: the first of `IMAGE_COLUMNS` and
-            `CAPTION_COLUMNS` in the table. Relative image paths start at the table's folder.
+        path: A CSV, TSV, JSONL or Parquet file, a COCO captions JSON, or a folder with one of
+            these or with a text beside each image; see `pacl.data.layouts.find_layout`.
+        image_key, caption_key: Names of the columns; None: the first in the table of those
+            in `pacl.data.columns`. Relative image paths start at the
+            table's folder.
 
     Returns:
         The pairs whose image file exists. The images are not opened here.
@@ -187,15 +194,15 @@ def read_pairs(
     Raises:
         InputError: There is no table, no such column, or no usable row.
     """
-    source = _find_table(Path(path))
-    table = read_table(source)
-    image_key, caption_key = _choose_columns(table, Path(path), source, image_key, caption_key)
-    report = PairsReport(source, table.encoding, image_key, caption_key)
+    layout = find_layout(Path(path))
+    source, table, directory = layout.source, layout.table, layout.directory
+    image_key, caption_key = choose_columns(table, Path(path), source, image_key, caption_key)
+    report = PairsReport(source, table.encoding, image_key, caption_key, layout=layout.name)
     captions: dict[Path, list[str]] = {}
     is_there: dict[Path, bool] = {}
     for line, cells in table.rows:
         report.n_rows += 1
-        reason = _add_row(cells, source.parent, captions, is_there, report)
+        reason = _add_row(cells, directory, captions, is_there, report)
         if reason and len(report.examples) < _N_EXAMPLES:
             report.examples.append(f"line {line}: {reason}")
     report.n_images = len(captions)
@@ -203,7 +210,7 @@ def read_pairs(
         raise InputError(
             f"no usable row in {source.name}",
             why=report.summary() if report.n_rows else "it has no rows below the header",
-            fix=f"image paths start at the table's folder, {source.parent}",
+            fix=f"image paths start at {directory}",
         )
     return Pairs(list(captions), list(captions.values()), report)
 
@@ -247,60 +254,3 @@ def _is_there(image_path: Path, known: dict[Path, bool]) -> bool:
         except OSError:  # a name that no file can have, such as a long caption
             known[image_path] = False
     return known[image_path]
-
-
-def _find_table(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise InputError(f"no such file or folder: {path}")
-    for name in TABLE_NAMES:
-        if (path / name).is_file():
-            return path / name
-    raise InputError(
-        f"no caption table in {path}",
-        why=f"looked for: {', '.join(TABLE_NAMES)}",
-        fix="add captions.csv with the columns file_name,caption, or give the table itself",
-    )
-
-
-def _choose_columns(
-    table: Table, path: Path, source: Path, image_key: str | None, caption_key: str | None
-) -> tuple[str, str]:
-    """Return the image and caption columns, as given or as detected."""
-    image = _find_column(table.columns, IMAGE_COLUMNS, image_key)
-    caption = _find_column(table.columns, CAPTION_COLUMNS, caption_key)
-    if image is not None and caption is not None:
-        return image, caption
-    kind, names, key = (
-        ("caption", CAPTION_COLUMNS, caption_key)
-        if caption is None
-        else ("image", IMAGE_COLUMNS, image_key)
-    )
-    found = ", ".join(table.columns)
-    raise InputError(
-        f"no {kind} column in {source.name}",
-        why=f"columns found: {found}        looked for: {key or ', '.join(names)}",
-        fix=_suggest(table, f"pacl train --data {path}", image, caption),
-    )
-
-
-def _find_column(columns: Sequence[str], names: Sequence[str], key: str | None) -> str | None:
-    if key is not None:
-        return key if key in columns else None
-    by_lower_case = {column.lower(): column for column in reversed(columns)}
-    return next((by_lower_case[name] for name in names if name in by_lower_case), None)
-
-
-def _suggest(table: Table, command: str, image: str | None, caption: str | None) -> str:
-    """Suggest a command with the likeliest columns: images by file name, captions by length."""
-    if any(column.lower().endswith(_IMAGE_SUFFIXES) for column in table.columns):
-        return "the table has no header; add one as its first line: file_name,caption"
-    first = next((cells for _, cells in table.rows if cells), dict.fromkeys(table.columns, ""))
-    free = [name for name in table.columns if name not in (image, caption)]
-    if image is None and free:
-        image = max(free, key=lambda name: first[name].lower().endswith(_IMAGE_SUFFIXES))
-        free.remove(image)
-    if caption is None and free:
-        caption = max(free, key=lambda name: len(first[name]))
-    return f"{command} --image-key {image or 'IMAGE'} --caption-key {caption or 'CAPTION'}"

@@ -7,7 +7,9 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from pacl.errors import InputError
 
@@ -108,7 +110,7 @@ def _iter_csv_rows(text: str, columns: list[str], separator: str, source: Path) 
 
 
 def _iter_json_rows(text: str) -> Iterator[Row]:
-    """One JSON object per line; values that are no text become empty cells."""
+    """One JSON object per line, see `spread`."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -119,4 +121,16 @@ def _iter_json_rows(text: str) -> Iterator[Row]:
         if not isinstance(content, dict):
             yield number, None
             continue
-        yield number, {k: v if isinstance(v, str) else "" for k, v in content.items()}
+        yield from ((number, cells) for cells in spread(content))
+
+
+def spread(record: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Turn a record into rows: a list of texts becomes a row each; what is no text, empty cells."""
+    lists = {k: v for k, v in record.items() if _is_list_of_texts(v)}
+    cells = {k: v if isinstance(v, str) else "" for k, v in record.items()}
+    for texts in zip_longest(*lists.values(), fillvalue="") if lists else ((),):
+        yield cells | dict(zip(lists, texts, strict=True))
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pacl.data.pairs import PairSource, read_pairs
+from pacl.data.opening import open_pairs
+from pacl.data.pairs import PairSource
 from pacl.errors import InputError
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import find_source
@@ -106,7 +107,7 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False
     )
-    pairs = read_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
+    pairs = open_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
     _check_shares(min(config.batch_size, len(pairs)))
     vision, text = _load_towers(config, device)
     _check_same_everywhere(
