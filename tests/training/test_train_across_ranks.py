@@ -43,6 +43,10 @@ CASES: dict[str, dict[str, Any]] = {
         "cache_images_gb": 0.0,
         "noun_weight": 0.0,
     },
+    "some patches": {"patches_per_image": 3},
+    "own caption": {"pooling": "own-caption"},
+    "false negatives": {"false_negatives": "nouns"},
+    "sigmoid, learned null token": {"loss": "sigmoid", "null_token": "learn"},
     "interrupted": {},
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,13 +36,30 @@ def smooth_scores(
     make every pair look alike. Weights by likeness in place of a plain mean were no better, and
     worse on photographs (docs/log.md).
     """
+    alike = find_alike(patch_tokens, share=share)
+    return average_alike(scores, alike.to(scores.device))
+
+
+def find_alike(patch_tokens: Float[Tensor, "B T E"], *, share: float) -> Int[Tensor, "B T k"]:
+    """Find N_t of `smooth_scores`: the patches of an image that are most alike to each of them."""
     tokens = patch_tokens.float()
     unit = F.normalize(tokens - tokens.mean(dim=1, keepdim=True), dim=-1)
     n_patches = tokens.shape[1]
     n_alike, n_rows = max(1, round(share * n_patches)), max(1, CHUNK // n_patches)
-    smoothed = []
-    with torch.autocast(scores.device.type, enabled=False):  # near-equal cosines stay apart
-        for of_image, z in zip(scores.float(), unit, strict=True):
-            alike = [(rows @ z.T).topk(n_alike, dim=1).indices for rows in z.split(n_rows)]
-            smoothed.append(F.embedding_bag(torch.cat(alike), of_image.mT, mode="mean").mT)
-    return torch.stack(smoothed)
+    found = []
+    with torch.autocast(tokens.device.type, enabled=False):  # near-equal cosines stay apart
+        for z in unit:
+            rows = [(some @ z.T).topk(n_alike, dim=1).indices for some in z.split(n_rows)]
+            found.append(torch.cat(rows))
+    return torch.stack(found)
+
+
+def average_alike(
+    scores: Float[Tensor, "B C T"], alike: Int[Tensor, "B T k"]
+) -> Float[Tensor, "B C T"]:
+    """Take for each patch the mean of its alike patches' scores."""
+    means = [
+        F.embedding_bag(places, of_image.mT, mode="mean").mT
+        for of_image, places in zip(scores.float(), alike, strict=True)
+    ]
+    return torch.stack(means)
