@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -292,6 +293,9 @@ def test_heatmaps_are_of_every_label(tmp_path: Path) -> None:
     ]  # fmt: skip
     with Image.open(files[1]) as image:
         assert np.array_equal(np.asarray(image), np.asarray(result.heatmap(result.labels[1])))
+    result = replace(result, candidates=(4, 0))
+    files = sorted(result.save(tmp_path, formats=["heatmaps"])["heatmaps"].iterdir())
+    assert [path.name[:3] for path in files] == ["001", "005"]
 
 
 def test_pictures_to_look_at_are_drawn_of_anything(result: Segmentation, tmp_path: Path) -> None:

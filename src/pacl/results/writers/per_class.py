@@ -61,6 +61,7 @@ def draw_masks(result: Result) -> Iterator[tuple[int, Image.Image]]:
 
 
 def draw_heatmaps(result: Result) -> Iterator[tuple[int, Image.Image]]:
-    """Yield the heat map of every label."""
+    """Yield the heat map of every label that competed in the image."""
     for number, label in enumerate(result.labels, start=1):
-        yield number, result.heatmap(label)
+        if result.candidates is None or number - 1 in result.candidates:
+            yield number, result.heatmap(label)
