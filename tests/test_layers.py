@@ -21,7 +21,8 @@ LAYERS = (
     ("api",),
     ("inference", "training"),
     ("datasets", "modeling", "results"),
-    ("text", "data", "runtime"),
+    ("text", "data"),
+    ("runtime",),
     ("errors",),
 )
 HEIGHT = {room: -row for row, rooms in enumerate(LAYERS) for room in rooms}

@@ -26,8 +26,7 @@ from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.hf import HfClip
 from pacl.text.nouns import extract_nouns
-from pacl.training import objectives
-from pacl.training import setup as run_setup
+from pacl.training import feed, objectives
 from pacl.training import train as train_module
 from pacl.training.batches import (
     count_steps_per_epoch,
@@ -38,6 +37,7 @@ from pacl.training.batches import (
     torch_stream,
 )
 from pacl.training.config import TrainConfig
+from pacl.training.feed import HeldFeed
 from pacl.training.images import DecodedImages, augment_images
 from pacl.training.setup import prepare
 from pacl.training.token_cache import TokenCache
@@ -175,12 +175,13 @@ def test_rows_are_drawn_once_for_images_and_texts(
         drawn.append(step)
         return sample_rows(*args, step=step, **others)
 
-    monkeypatch.setattr(run_setup, "sample_rows", draw)
-    steps = list(setup.iter_steps(1))
+    monkeypatch.setattr(feed, "sample_rows", draw)
+    steps = list(setup.feed.iter_batches(1, setup.n_steps))
     assert drawn == list(range(1, setup.n_steps))
-    assert isinstance(setup.images, TokenCache)
-    for rows, tokens in steps:
-        assert torch.equal(tokens, setup.images.tokens[rows])
+    assert isinstance(setup.feed, HeldFeed)
+    assert isinstance(setup.feed.images, TokenCache)
+    for batch in steps:
+        assert torch.equal(batch.images, setup.feed.images.tokens[batch.rows])
 
 
 # ---- what a run says --------------------------------------------------------------------------
@@ -290,10 +291,12 @@ def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     texts = ["a boat", "a red house behind two pine trees", "sky", "a boat near a car"]
     table = objectives.build_text_table(encoder, texts, np.array([0, 1, 3]))
     tower = objectives.build_text_encoder(encoder, texts)
+    as_needed = objectives.encode_as_needed(encoder, is_trained=False)
     numbers = np.array([3, 0, 3, 1])
     expected = encoder.encode_texts([texts[i] for i in numbers])
-    torch.testing.assert_close(table(numbers), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(tower(numbers), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(table(texts, numbers), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(tower(texts, numbers), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(as_needed(texts, numbers), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_steps", [1, 4, 1000])
@@ -555,7 +558,7 @@ def test_paper_sets_every_published_value(config: TrainConfig) -> None:
         ({"lr": 0.0}, "lr: 0.0 is out of range"),
         ({"batch_size": 1}, "batch_size"),
         ({"keep_patches": 0.5}, "keep_patches"),
-        ({"augment": "flip"}, "--cache none"),
+        ({"augment": "flip", "cache": "memory"}, "--cache none"),
         ({"device": "abacus"}, "abacus"),
         ({"patch_temperature": 0.0}, "patch_temperature"),
     ],

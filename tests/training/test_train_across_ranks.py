@@ -187,6 +187,7 @@ def test_unreadable_images_leave_a_process_without_any(
     (pairs / "images" / "1.png").write_bytes(b"damaged")
     config = make(tmp_path, data=pairs, cache="none").resolve()
     monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(training_setup.distributed, "wait_for_all", lambda: None)
     monkeypatch.setattr(training_setup.distributed, "gather_values", lambda own: [own])
     with pytest.raises(InputError, match="3 processes share batches of 2 images"):
         training_setup.prepare(config, on_encoded=None)
@@ -207,12 +208,14 @@ def test_what_processes_cannot_share_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(training_setup.distributed, "wait_for_all", lambda: None)
     with pytest.raises(InputError, match=message):
         training_setup.prepare(make(tmp_path, **changes).resolve(), on_encoded=None)
 
 
 def test_a_process_without_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(training_setup.distributed, "wait_for_all", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -229,6 +232,7 @@ def test_which_gpu_a_process_gets(
     visible: int, name: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(training_setup.distributed, "wait_for_all", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setenv("LOCAL_RANK", "2")

@@ -92,19 +92,22 @@ def _check_standard(name: str, options: CheckData) -> int:
 
 
 def _check_pairs(options: CheckData) -> int:
+    from pacl.data.checking import check_pairs
     from pacl.data.opening import open_pairs
 
     pairs = open_pairs(options.path, image_key=options.image_key, caption_key=options.caption_key)
     result(pairs.summary())
-    per_image = [len(captions) for captions in pairs.captions]
-    result(f"captions per image: {min(per_image)} to {max(per_image)}; one is drawn per epoch")
+    with progress("read pairs") as show:
+        checked = check_pairs(pairs, on_progress=lambda done, n: show(done, n, ""))
+    for line in checked.lines():
+        result(line)
     flags = "".join(
         f" --{name}-key {shlex.quote(key)}"
         for name, key in (("image", options.image_key), ("caption", options.caption_key))
         if key is not None
     )
     say(f"next: pacl train --data {shlex.quote(str(options.path))}{flags} --output runs/mine")
-    return pairs.n_skipped
+    return pairs.n_skipped + checked.n_broken
 
 
 def _check_benchmark(path: Path, labels: str | None) -> None:

@@ -1,41 +1,138 @@
-"""Opening whatever a user names as data: a table, a folder, a saved or a hub data set."""
+"""Opening whatever a user names as data: tables, folders, tars, data sets, and mixtures of them."""
 
 from __future__ import annotations
 
+import glob
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from pacl.data.pairs import PairSource, read_pairs
 from pacl.data.saved import is_saved_dataset, read_hub, read_saved
+from pacl.data.stream import HeldStream, MixedStream
+from pacl.data.tar_index import TarIndex, index_tar
+from pacl.data.tars import TarPairs
+from pacl.errors import InputError
 
 
 def open_pairs(
     place: str | Path, *, image_key: str | None = None, caption_key: str | None = None
-) -> PairSource:
+) -> PairSource | TarPairs | MixedStream:
     """Open captioned images in any layout that pacl knows.
 
     Args:
         place: A CSV, TSV, JSONL, Parquet or COCO captions file; a folder with one of these, with
-            a text beside each image, or written by `datasets`; or owner/name on the hub.
+            a text beside each image, with tars, or written by `datasets`; tars by name, pattern
+            or range, such as shards/{00000..00099}.tar; owner/name on the hub; or several of
+            these with commas between them, each with =WEIGHT for passes per epoch.
         image_key, caption_key: Columns; None: detected by name.
+
+    Returns:
+        Pairs held in memory; of tars and mixtures a stream.
 
     Raises:
         InputError: There is no data, no such column, or no usable row.
-        EnvironmentProblem: A package that this layout needs is missing.
+        EnvironmentProblem: A package that this layout needs is missing, or an index cannot be
+            written.
     """
-    path = Path(place)
+    whole = str(place)
     keys = {"image_key": image_key, "caption_key": caption_key}
+    parts = [(whole, 1.0)] if Path(whole).exists() else list(_split_weights(whole))
+    opened = [_open_one(name, **keys) for name, _ in parts]
+    if len(opened) == 1 and parts[0][1] == 1:
+        return opened[0]
+    streams = [p if isinstance(p, TarPairs) else HeldStream(p) for p in opened]
+    return MixedStream(streams, [weight for _, weight in parts])
+
+
+def _split_weights(places: str) -> Iterator[tuple[str, float]]:
+    for part in re.split(r",(?![^{}]*\})", places):
+        name, found, weight = part.rpartition("=")
+        if not found:
+            yield part, 1.0
+            continue
+        try:
+            value = float(weight)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise InputError(
+                f"data: {part} has no weight after its =",
+                fix="for example --data a.csv=2,b.csv=0.5: a twice per epoch",
+            )
+        yield name, value
+
+
+def _open_one(
+    name: str, *, image_key: str | None, caption_key: str | None
+) -> PairSource | TarPairs:
+    path = Path(name)
+    keys = {"image_key": image_key, "caption_key": caption_key}
+    if path.suffix == ".tar" or "{" in name or glob.has_magic(name):
+        return _open_tars(name, list(_expand(name)))
     if is_saved_dataset(path):
         return read_saved(path, **keys)
-    if not path.exists() and _is_hub_name(str(place)):
-        return read_hub(str(place), **keys)
+    if path.is_dir() and (tars := sorted(path.glob("*.tar"))):
+        return _open_tars(name, tars)
+    if not path.exists() and _is_hub_name(name):
+        return read_hub(name, **keys)
     return read_pairs(path, **keys)
+
+
+def _expand(name: str) -> Iterator[Path]:
+    """Yield the files that ranges {00..99}, choices {a,b} and patterns stand for."""
+    found = re.search(r"\{([^{}]*)\}", name)
+    if found is None:
+        if glob.has_magic(name):
+            # Path.glob takes no absolute pattern.
+            yield from map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207
+        else:
+            yield Path(name)
+        return
+    first, dots, last = found[1].partition("..")
+    if not dots:
+        words = found[1].split(",")
+    elif first.isdecimal() and last.isdecimal():
+        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+        words = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    else:
+        raise InputError(
+            f"data: {{{found[1]}}} is no range", fix="shards/{00000..00099}.tar, in quotation marks"
+        )
+    for word in words:
+        yield from _expand(name[: found.start()] + word + name[found.end() :])
+
+
+def _open_tars(name: str, paths: list[Path]) -> TarPairs:
+    tars: list[TarIndex] = []
+    missing: list[str] = []
+    for path in paths:
+        if path.suffix != ".tar":
+            raise InputError(
+                f"data: {path} is no .tar", fix="name several tables with commas between them"
+            )
+        try:
+            tars.append(index_tar(path))
+        except InputError:
+            if path.exists():
+                raise
+            missing.append(path.name)
+    pairs = TarPairs(
+        tars,
+        notes=[f"no such tar: {', '.join(missing[:5])}; {len(missing):,} in all"]
+        if missing
+        else (),
+    )
+    if not len(pairs):
+        raise InputError(
+            f"no captioned image in {name}",
+            why=pairs.summary() if tars else f"tars looked for: {len(paths):,}, none is there",
+            fix="a sample is an image and a .txt or .json of the same name: 000.jpg, 000.txt",
+        )
+    return pairs
 
 
 def _is_hub_name(name: str) -> bool:
     owner, _, rest = name.partition("/")
-    return (
-        bool(owner)
-        and bool(rest)
-        and not {"/", ".", "~"} & {rest[0], owner[0]}
-        and ("/" not in rest and not Path(rest).suffix)
-    )
+    is_plain = bool(owner) and bool(rest) and "/" not in rest and not Path(rest).suffix
+    return is_plain and not {owner[0], rest[0]} & {".", "~"}

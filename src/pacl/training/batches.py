@@ -10,7 +10,6 @@ tokens for a text tower in training) is decided elsewhere.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,14 +19,10 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from pacl.data.order import random_stream
 from pacl.text.labels import fill_templates
 
 Captions = Sequence[Sequence[str]]
-
-
-def random_stream(seed: int, purpose: str, step: int) -> np.random.Generator:
-    """Return a random generator that depends on (seed, purpose, step) and on nothing else."""
-    return np.random.default_rng((seed, zlib.crc32(purpose.encode()), step))
 
 
 def torch_stream(seed: int, purpose: str, step: int) -> torch.Generator:

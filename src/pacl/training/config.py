@@ -46,7 +46,8 @@ class TrainConfig:
     """Train on image-caption pairs; running the same command again resumes the run."""
 
     data: Path
-    """Folder with captions.csv, or a CSV, TSV or JSONL file: an image and a caption per row."""
+    """A CSV, TSV, JSONL, Parquet or COCO captions file; a folder of captioned images; tars, such as
+    "shards/{00000..00099}.tar"; a hub data set; or several with weights: "a.tar=2,b.csv"."""
 
     output: Path
     """Run directory: last/ (the newest checkpoint, which `--model` accepts) and metrics.jsonl."""
@@ -123,9 +124,10 @@ class TrainConfig:
     seed: int = 0
     """Seed of the initial weights, the order of images, captions, templates and augmentation."""
 
-    cache: Literal["memory", "disk", "none"] = "memory"
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
     """pacl: where the frozen patch tokens are kept. none: encode the images in every step. With
-    several processes, each holds all tokens in memory; on disk they share one file."""
+    several processes, each holds all tokens in memory; on disk they share one file. auto: memory
+    for tables, none for tars and mixtures."""
 
     cache_images_gb: float = 4.0
     """Decoded images up to this size are held in memory; beyond it they are decoded per step.
@@ -218,6 +220,11 @@ class TrainConfig:
         parts = frozenset(part.strip() for part in self.trainable.split(","))
         return frozenset({"vision", "text"}) if parts == {"all"} else parts
 
+    def is_cached(self, *, is_streamed: bool) -> bool:
+        """Return whether patch tokens are kept, of data that is streamed or held in memory."""
+        is_wanted = not is_streamed and self.augment == "none"
+        return self.objective == "pacl" and {"auto": is_wanted, "none": False}.get(self.cache, True)
+
     def differing_fields(self, saved: dict[str, Any]) -> list[str]:
         """Return the names of the fields that differ from a saved run and would change its weights.
 
@@ -285,8 +292,7 @@ def _check_towers(config: TrainConfig) -> None:
 
 
 def _check_images(config: TrainConfig) -> None:
-    is_cached = config.objective == "pacl" and config.cache != "none"
-    if config.augment != "none" and is_cached:
+    if config.augment != "none" and config.is_cached(is_streamed=config.cache == "auto"):
         raise InputError(
             f"augment: {config.augment} changes the images in every step, the tokens are cached",
             fix="--cache none",

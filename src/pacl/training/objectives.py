@@ -36,8 +36,8 @@ TEXT_CHUNK = 256
 ACTIVATIONS_KEPT = 2**28
 """Most activations that a step keeps for the embedder's backward pass: 1 GiB in float32."""
 
-EncodeTexts = Callable[[np.ndarray], Tensor]
-"""Text numbers (C,) → text embeddings (C, D)."""
+EncodeTexts = Callable[[Sequence[str], np.ndarray], Tensor]
+"""Texts, and the numbers (C,) of some of them → text embeddings (C, D)."""
 
 OnTexts = Callable[[int, int], None]
 """Called with the numbers of texts embedded and to embed."""
@@ -255,7 +255,7 @@ def cosine(image_embeds: Float[Tensor, "B D"], text_embeds: Float[Tensor, "C D"]
 
 
 def build_text_encoder(encoder: TextTower, texts: Sequence[str]) -> EncodeTexts:
-    """Build a function from text numbers to embeddings that runs the text tower.
+    """Build a function from numbers of these texts to embeddings that runs the text tower.
 
     Texts are tokenised once. A batch is padded to its longest text, and a text that occurs in it
     more than once is encoded once.
@@ -265,7 +265,7 @@ def build_text_encoder(encoder: TextTower, texts: Sequence[str]) -> EncodeTexts:
     lengths = mask.sum(dim=1).numpy()
     ids, mask = ids.to(device), mask.to(device)
 
-    def encode(numbers: np.ndarray) -> Tensor:
+    def encode(_: Sequence[str], numbers: np.ndarray) -> Tensor:
         unique, place = np.unique(numbers, return_inverse=True)
         longest = int(lengths[unique].max())
         chosen = torch.from_numpy(unique).to(device)
@@ -303,13 +303,34 @@ def build_text_table(
     with torch.no_grad():
         for start in range(share.start, share.stop, TEXT_CHUNK):
             chunk = slice(start, min(start + TEXT_CHUNK, share.stop))
-            table[chunk] = encode(order[chunk]).float()
+            table[chunk] = encode(wanted, order[chunk]).float()
             if on_texts is not None:
                 on_texts(chunk.stop - share.start, share.stop - share.start)
     distributed.exchange_shares(table)
 
-    def look_up(numbers: np.ndarray) -> Tensor:
+    def look_up(_: Sequence[str], numbers: np.ndarray) -> Tensor:
         places = torch.from_numpy(place_of[np.searchsorted(used, numbers)])
         return table.index_select(0, places.to(encoder.device))
 
     return look_up
+
+
+def encode_as_needed(encoder: TextTower, *, is_trained: bool) -> EncodeTexts:
+    """Build a function that encodes the texts of a step, where there are too many to hold.
+
+    Args:
+        encoder: The text tower.
+        is_trained: Whether gradients go through it, on one process; a frozen one is shared among
+            the processes, each of which encodes a share of the texts.
+    """
+
+    def encode(texts: Sequence[str], numbers: np.ndarray) -> Tensor:
+        unique, place = np.unique(numbers, return_inverse=True)
+        wanted = [texts[int(number)] for number in unique]
+        if is_trained:
+            embeds = build_text_encoder(encoder, wanted)(wanted, np.arange(len(wanted)))
+            return embeds.index_select(0, torch.from_numpy(place).to(encoder.device))
+        everything = np.arange(len(wanted))
+        return build_text_table(encoder, wanted, everything)(wanted, place)
+
+    return encode

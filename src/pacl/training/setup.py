@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import tee
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pacl.data.opening import open_pairs
 from pacl.data.pairs import PairSource
+from pacl.data.stream import MixedStream
+from pacl.data.tars import TarPairs
 from pacl.errors import InputError
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import find_source
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import TextTower, VisionTower
-from pacl.modeling.towers.hf import TEXTS_AT_ONCE, HfClip
+from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.load import load_pair
 from pacl.runtime import distributed
-from pacl.text.nouns import extract_nouns
-from pacl.text.templates import TEMPLATES
-from pacl.training.batches import (
-    TextTable,
-    count_steps_per_epoch,
-    number_texts,
-    sample_rows,
-    texts_of_run,
-    torch_stream,
-)
+from pacl.training.batches import torch_stream
 from pacl.training.config import TrainConfig
-from pacl.training.images import DecodedImages, StepImages
-from pacl.training.objectives import (
-    ClipObjective,
-    Objective,
-    PaclObjective,
-    build_text_encoder,
-    build_text_table,
+from pacl.training.feed import Feed
+from pacl.training.objectives import ClipObjective, EncodeTexts, Objective, PaclObjective
+from pacl.training.run_data import (
+    OnEncoded,
+    check_same_everywhere,
+    check_shares,
+    hold_data,
+    stream_data,
 )
-from pacl.training.token_cache import build_token_cache
-
-OnEncoded = Callable[[str, int, int], None]
-"""Called with "images" or "texts", how many are encoded, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +41,13 @@ class Setup:
     """The parts of a run that stay the same in all steps."""
 
     objective: Objective
-    table: TextTable
-    images: StepImages
+    feed: Feed
     batch_size: int
-    seed: int
     n_steps: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     data_fingerprint: str
     notes: tuple[str, ...]
-
-    @property
-    def n_images(self) -> int:
-        """Number of images that can be read."""
-        return len(self.images.readable)
-
-    def iter_steps(self, first_step: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Draw the rows of each step once, from `first_step` on, for both images and texts.
-
-        Yields:
-            The rows of the whole batch, counted over the readable images, and this process's
-            share of the batch: decoded images or cached tokens.
-        """
-        share = distributed.own_share(self.batch_size)
-        drawn, for_images = tee(
-            sample_rows(self.n_images, self.batch_size, seed=self.seed, step=step)
-            for step in range(first_step, self.n_steps)
-        )
-        shares = (self.images.readable[rows[share]] for rows in for_images)
-        return zip(drawn, self.images.iter_batches(shares), strict=True)
 
 
 def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
@@ -107,73 +73,39 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False
     )
-    pairs = open_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
-    _check_shares(min(config.batch_size, len(pairs)))
+    pairs = _open_data(config)
+    check_shares(min(config.batch_size, len(pairs)))
     vision, text = _load_towers(config, device)
-    _check_same_everywhere(
-        f"data {pairs.fingerprint}, CLIP {vision.fingerprint} {text.fingerprint}"
-    )
+    check_same_everywhere(f"data {pairs.fingerprint}, CLIP {vision.fingerprint} {text.fingerprint}")
     config = _choose_tokens(config, vision)
     with autocast():
-        images = _open_images(config, vision, pairs, on_encoded)
-    readable = pairs.select(images.readable.tolist())
-    if len(readable) < 2:
-        raise InputError(
-            "training contrasts images with each other and needs at least 2 images",
-            why=pairs.summary(),
-        )
-    _check_same_everywhere(f"readable data {readable.fingerprint}")
-    batch_size = min(config.batch_size, len(readable))
-    _check_shares(batch_size)
-    table = number_texts(
-        readable.captions,
-        templates=TEMPLATES[config.templates],
-        extract_nouns=extract_nouns if config.noun_weight else None,
-    )
-    n_steps = config.steps or config.epochs * count_steps_per_epoch(len(readable), batch_size)
-    used_texts = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
-    with autocast():
-        objective = _build_objective(
-            config, vision, text, table.texts, used_texts, batch_size, on_encoded
-        )
+        if isinstance(pairs, TarPairs | MixedStream):
+            data = stream_data(config, pairs, vision, text, on_encoded)
+        else:
+            data = hold_data(config, pairs, vision, text, on_encoded)
+        objective = _build_objective(config, vision, text, data.encode_texts, data.feed.batch_size)
     if isinstance(objective, PaclObjective):
-        objective.model.words = table.frequent_nouns()
+        objective.model.words = data.words
     return Setup(
         objective=objective,
-        table=table,
-        images=images,
-        batch_size=batch_size,
-        seed=config.seed,
-        n_steps=n_steps,
+        feed=data.feed,
+        batch_size=data.feed.batch_size,
+        n_steps=data.n_steps,
         device=device,
         autocast=autocast,
-        data_fingerprint=readable.fingerprint,
-        notes=(
-            *_iter_notes(config, pairs, images, batch_size),
-            *_cut_note(text, [table.texts[k] for k in used_texts]),
-        ),
+        data_fingerprint=data.fingerprint,
+        notes=data.notes,
     )
 
 
-def _check_shares(batch_size: int) -> None:
-    n_processes = distributed.world_size()
-    if batch_size < n_processes:
-        raise InputError(
-            f"{n_processes} processes share batches of {batch_size} images",
-            why="each needs at least one",
-            fix="fewer processes, or a larger --batch-size",
-        )
-
-
-def _check_same_everywhere(fingerprint: str) -> None:
-    """Refuse to train if processes see different data or towers."""
-    found = distributed.gather_values(fingerprint)
-    if len(set(found)) > 1:
-        raise InputError(
-            "the processes do not see the same data and CLIP",
-            why="\n".join(f"process {number}: {value}" for number, value in enumerate(found)),
-            fix="give --data and --model that are the same on all machines",
-        )
+def _open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:
+    """Open the data; with several processes the first builds what indices are missing."""
+    if distributed.rank() > 0:
+        distributed.wait_for_all()
+    pairs = open_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
+    if distributed.rank() == 0:
+        distributed.wait_for_all()
+    return pairs
 
 
 def _load_towers(config: TrainConfig, device: torch.device) -> tuple[VisionTower, TextTower]:
@@ -220,46 +152,14 @@ def _build_encoder(config: TrainConfig) -> HfClip:
     return encoder
 
 
-def _open_images(
-    config: TrainConfig, encoder: VisionTower, pairs: PairSource, on_encoded: OnEncoded | None
-) -> StepImages:
-    size_px = None if config.image_size is None else (config.image_size, config.image_size)
-    if config.objective == "pacl" and config.cache != "none":
-        return build_token_cache(
-            encoder,
-            pairs,
-            directory=config.output / "tokens" if config.cache == "disk" else None,
-            device=encoder.device,
-            size_px=size_px,
-            kind=config.token_kind,
-            layer=config.token_layer,
-            workers=config.workers,
-            on_progress=on_encoded and partial(on_encoded, "images"),
-        )
-    return DecodedImages(
-        pairs,
-        resize=partial(encoder.resize, size_px=size_px),
-        workers=config.workers,
-        memory_gb=config.cache_images_gb,
-    )
-
-
 def _build_objective(
     config: TrainConfig,
     vision: VisionTower,
     text: TextTower,
-    texts: Sequence[str],
-    used_texts: np.ndarray,
+    encode_texts: EncodeTexts,
     batch_size: int,
-    on_encoded: OnEncoded | None,
 ) -> Objective:
-    on_texts = on_encoded and partial(on_encoded, "texts")
     parts = config.trainable_parts()
-    encode_texts = (
-        build_text_encoder(text, texts)
-        if "text" in parts
-        else build_text_table(text, texts, used_texts, on_texts=on_texts)
-    )
     if config.objective == "clip":
         assert isinstance(vision, HfClip)
         vision.unfreeze(parts)
@@ -305,24 +205,6 @@ def _build_embedder(config: TrainConfig, encoder: VisionTower, joint_width: int)
             projection = encoder.project_patches(unit_vectors)[0].T
         embedder.init_clip(projection.cpu(), generator=generator)
     return embedder.to(encoder.device)
-
-
-def _iter_notes(
-    config: TrainConfig, pairs: PairSource, images: StepImages, batch_size: int
-) -> Iterator[str]:
-    yield pairs.summary()
-    if images.unreadable:
-        first = next(iter(images.unreadable.values()))
-        yield f"left out {len(images.unreadable):,} unreadable images, such as: {first}"
-    if batch_size < config.batch_size:
-        yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
-
-
-def _cut_note(encoder: TextTower, texts: Sequence[str]) -> Iterator[str]:
-    starts = range(0, len(texts), TEXTS_AT_ONCE)
-    n_cut = sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
-    if n_cut:
-        yield f"cut {n_cut:,} captions to the encoder's {encoder.context_length} tokens"
 
 
 def _find_device(name: str) -> torch.device:

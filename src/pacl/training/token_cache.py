@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pacl.data.images import prefetch
 from pacl.data.pairs import PairSource
+from pacl.data.stream import PairStream
 from pacl.errors import InputError
 from pacl.modeling.towers import VisionTower
 from pacl.runtime import distributed
@@ -57,7 +58,7 @@ class TokenCache:
 
 def build_token_cache(
     encoder: VisionTower,
-    pairs: PairSource,
+    pairs: PairSource | PairStream,
     *,
     directory: Path | None,
     device: torch.device | str = "cpu",

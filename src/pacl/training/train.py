@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pacl.runtime import distributed
 from pacl.runtime.distributed import sum_gradients
 from pacl.runtime.files import disk_problems_named, replace_directory
 from pacl.runtime.interrupts import interrupts_noted
-from pacl.training.batches import count_steps_per_epoch, find_false_negatives, sample_texts
+from pacl.training.batches import find_false_negatives, sample_texts
 from pacl.training.checkpoint import (
     check_same_data,
     cut_metrics,
@@ -122,7 +122,7 @@ def train(
     objective, batch_size = setup.objective, setup.batch_size
     share = distributed.own_share(batch_size)
     numbers = torch.arange(batch_size, device=setup.device)
-    n_steps, steps_per_epoch = setup.n_steps, count_steps_per_epoch(setup.n_images, batch_size)
+    n_steps, steps_per_epoch = setup.n_steps, setup.feed.steps_per_epoch
     facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
     first_scale = config.logit_scale_init or _usual_scale(config, objective)
     log_scale = nn.Parameter(torch.tensor(first_scale, device=setup.device).log())
@@ -137,8 +137,10 @@ def train(
     # Resume where an earlier run stopped, in all processes alike.
     first_step = _take_up(saved, setup, parameters, optimiser, last_dir)
     is_first = distributed.rank() == 0
+    replaced_path, n_replaced = config.output / "replaced.jsonl", 0
     if is_first:
         cut_metrics(metrics_path, first_step)
+        cut_metrics(replaced_path, first_step)
 
     def save(step: int) -> None:
         def write(directory: Path) -> None:
@@ -154,24 +156,29 @@ def train(
     step, loss_value = first_step, math.nan
     ends_s = deque([time.perf_counter()], maxlen=21)
     with interrupts_noted() as is_interrupted:
-        for rows, images in setup.iter_steps(first_step):
+        for batch in setup.feed.iter_batches(first_step, n_steps):
             if distributed.is_any(is_interrupted()):
                 break
+            for replaced in batch.replaced:
+                n_replaced += 1
+                if is_first:
+                    _append_line(replaced_path, {"step": step + 1} | asdict(replaced))
             # The batch: images, a caption of each, and the nouns of those captions. Of several
             # processes, each scores its share of the images with all texts.
-            texts = sample_texts(setup.table, rows, seed=config.seed, step=step)
+            rows, table = batch.rows, batch.table
+            texts = sample_texts(table, rows, seed=config.seed, step=step)
 
             # The loss.
             with setup.autocast(), _not_finite_named(step=step + 1, last_dir=last_dir):
-                image_side = objective.encode_images(images, step)
-                text_embeds = objective.encode_texts(texts.ids)
+                image_side = objective.encode_images(batch.images, step)
+                text_embeds = objective.encode_texts(table.texts, texts.ids)
                 compatibility = objective.score(image_side, text_embeds)
             of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
             left_out = None
             if config.false_negatives != "keep":
                 by_nouns = config.false_negatives == "nouns"
                 ids = texts.ids[:batch_size]
-                left_out = find_false_negatives(setup.table, rows, ids, by_nouns=by_nouns)
+                left_out = find_false_negatives(table, rows, ids, by_nouns=by_nouns)
                 left_out = left_out[share].to(setup.device)
             loss_of = _sigmoid(bias) if config.loss == "sigmoid" else contrastive_loss_across_ranks
             own = numbers[share, None] == numbers
@@ -228,7 +235,7 @@ def train(
         n_steps=n_steps,
         seconds=time.perf_counter() - started_s,
         is_stopped=step < n_steps,
-        notes=setup.notes,
+        notes=(*setup.notes, *_replaced_note(n_replaced, replaced_path)),
     )
 
 
@@ -260,6 +267,11 @@ def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) 
         is_stopped=False,
         notes=("this run was finished before; nothing was left to do",),
     )
+
+
+def _replaced_note(n_replaced: int, path: Path) -> Iterator[str]:
+    if n_replaced:
+        yield f"{n_replaced:,} samples could not be read; neighbours took their places: {path}"
 
 
 def _usual_scale(config: TrainConfig, objective: Objective) -> float:

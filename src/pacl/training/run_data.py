@@ -1,0 +1,248 @@
+"""A run's data: held in memory with numbered texts, or a stream of what is too large for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from pacl.data.pairs import PairSource
+from pacl.data.stream import PairStream
+from pacl.errors import InputError
+from pacl.modeling.towers import TextTower, VisionTower
+from pacl.modeling.towers.hf import TEXTS_AT_ONCE
+from pacl.runtime import distributed
+from pacl.text.nouns import extract_nouns
+from pacl.text.templates import TEMPLATES
+from pacl.training.batches import TextTable, number_texts, texts_of_run
+from pacl.training.config import TrainConfig
+from pacl.training.feed import HeldFeed, StreamFeed
+from pacl.training.images import DecodedImages, Resize, StepImages
+from pacl.training.objectives import (
+    EncodeTexts,
+    build_text_encoder,
+    build_text_table,
+    encode_as_needed,
+)
+from pacl.training.token_cache import TokenCache, build_token_cache
+
+OnEncoded = Callable[[str, int, int], None]
+"""Called with "images" or "texts", how many are encoded, and how many there are."""
+
+_SAMPLE = 2_000
+"""Images of a stream whose captions are read for the words that a checkpoint keeps."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run is fed with, and what is known of it before the first step."""
+
+    feed: HeldFeed | StreamFeed
+    encode_texts: EncodeTexts
+    n_steps: int
+    fingerprint: str
+    words: tuple[str, ...]
+    """Nouns of the captions, those of most images first."""
+    notes: tuple[str, ...]
+
+
+def hold_data(
+    config: TrainConfig,
+    pairs: PairSource,
+    vision: VisionTower,
+    text: TextTower,
+    on_encoded: OnEncoded | None,
+) -> RunData:
+    """Number the texts of a table, encode what is frozen, and leave out what cannot be read.
+
+    Raises:
+        InputError: Fewer than 2 images can be read, or there are more processes than images in a
+            batch.
+    """
+    images = _open_images(config, vision, pairs, on_encoded)
+    readable = pairs.select(images.readable.tolist())
+    if len(readable) < 2:
+        raise InputError(
+            "training contrasts images with each other and needs at least 2 images",
+            why=pairs.summary(),
+        )
+    check_same_everywhere(f"readable data {readable.fingerprint}")
+    batch_size = min(config.batch_size, len(readable))
+    check_shares(batch_size)
+    table = _number_texts(config, readable.captions)
+    feed = HeldFeed(images, table, batch_size, config.seed)
+    n_steps = config.steps or config.epochs * feed.steps_per_epoch
+    used = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
+    return RunData(
+        feed=feed,
+        encode_texts=(
+            build_text_encoder(text, table.texts)
+            if "text" in config.trainable_parts()
+            else build_text_table(
+                text, table.texts, used, on_texts=on_encoded and partial(on_encoded, "texts")
+            )
+        ),
+        n_steps=n_steps,
+        fingerprint=readable.fingerprint,
+        words=table.frequent_nouns(),
+        notes=(
+            *_iter_notes(config, pairs, images, batch_size),
+            *_cut_note(text, [table.texts[k] for k in used]),
+        ),
+    )
+
+
+def stream_data(
+    config: TrainConfig,
+    stream: PairStream,
+    vision: VisionTower,
+    text: TextTower,
+    on_encoded: OnEncoded | None,
+) -> RunData:
+    """Set up the reading of a stream; images are encoded in the steps unless a cache is asked for.
+
+    Raises:
+        InputError: There are fewer than 2 images, or more processes than images in a batch.
+    """
+    if len(stream) < 2:
+        raise InputError(
+            "training contrasts images with each other and needs at least 2 images",
+            why=stream.summary(),
+        )
+    batch_size = min(config.batch_size, stream.order.n_per_epoch)
+    check_shares(batch_size)
+    number = partial(_number_texts, config)
+    feed = StreamFeed(
+        stream=stream,
+        load=_load_of(config, vision, stream, on_encoded),
+        number=number,
+        batch_size=batch_size,
+        seed=config.seed,
+        workers=config.workers,
+    )
+    return RunData(
+        feed=feed,
+        encode_texts=encode_as_needed(text, is_trained="text" in config.trainable_parts()),
+        n_steps=config.steps or config.epochs * feed.steps_per_epoch,
+        fingerprint=stream.fingerprint,
+        words=number(list(_sample_captions(stream, config.seed))).frequent_nouns(),
+        notes=(stream.summary(), *_iter_capped(config, batch_size)),
+    )
+
+
+def _load_of(
+    config: TrainConfig, vision: VisionTower, stream: PairStream, on_encoded: OnEncoded | None
+) -> Callable[[int], Tensor]:
+    if not config.is_cached(is_streamed=True):
+        resize = _resize(config, vision)
+        return lambda row: resize(stream.open_image(row))
+    cache = _build_cache(config, vision, stream, on_encoded)
+
+    def load(row: int) -> Tensor:
+        if row in cache.unreadable:
+            raise InputError(cache.unreadable[row])
+        return cache.tokens[row]
+
+    return load
+
+
+def _number_texts(config: TrainConfig, captions: Sequence[Sequence[str]]) -> TextTable:
+    return number_texts(
+        captions,
+        templates=TEMPLATES[config.templates],
+        extract_nouns=extract_nouns if config.noun_weight else None,
+    )
+
+
+def _sample_captions(stream: PairStream, seed: int) -> Iterator[Sequence[str]]:
+    for row in stream.order.rows(seed, 0, 0, min(_SAMPLE, stream.order.n_per_epoch)):
+        try:
+            yield stream.read_captions(int(row))
+        except InputError:
+            continue
+
+
+def check_shares(batch_size: int) -> None:
+    """Refuse to train with more processes than images in a batch."""
+    n_processes = distributed.world_size()
+    if batch_size < n_processes:
+        raise InputError(
+            f"{n_processes} processes share batches of {batch_size} images",
+            why="each needs at least one",
+            fix="fewer processes, or a larger --batch-size",
+        )
+
+
+def check_same_everywhere(fingerprint: str) -> None:
+    """Refuse to train if processes see different data or towers."""
+    found = distributed.gather_values(fingerprint)
+    if len(set(found)) > 1:
+        raise InputError(
+            "the processes do not see the same data and CLIP",
+            why="\n".join(f"process {number}: {value}" for number, value in enumerate(found)),
+            fix="give --data and --model that are the same on all machines",
+        )
+
+
+def _open_images(
+    config: TrainConfig, encoder: VisionTower, pairs: PairSource, on_encoded: OnEncoded | None
+) -> StepImages:
+    if config.is_cached(is_streamed=False):
+        return _build_cache(config, encoder, pairs, on_encoded)
+    return DecodedImages(
+        pairs,
+        resize=_resize(config, encoder),
+        workers=config.workers,
+        memory_gb=config.cache_images_gb,
+    )
+
+
+def _resize(config: TrainConfig, encoder: VisionTower) -> Resize:
+    return partial(encoder.resize, size_px=_size_px(config))
+
+
+def _size_px(config: TrainConfig) -> tuple[int, int] | None:
+    return None if config.image_size is None else (config.image_size, config.image_size)
+
+
+def _build_cache(
+    config: TrainConfig,
+    encoder: VisionTower,
+    pairs: PairSource | PairStream,
+    on_encoded: OnEncoded | None,
+) -> TokenCache:
+    return build_token_cache(
+        encoder,
+        pairs,
+        directory=config.output / "tokens" if config.cache == "disk" else None,
+        device=encoder.device,
+        size_px=_size_px(config),
+        kind=config.token_kind,
+        layer=config.token_layer,
+        workers=config.workers,
+        on_progress=on_encoded and partial(on_encoded, "images"),
+    )
+
+
+def _iter_notes(
+    config: TrainConfig, pairs: PairSource, images: StepImages, batch_size: int
+) -> Iterator[str]:
+    yield pairs.summary()
+    if images.unreadable:
+        first = next(iter(images.unreadable.values()))
+        yield f"left out {len(images.unreadable):,} unreadable images, such as: {first}"
+    yield from _iter_capped(config, batch_size)
+
+
+def _iter_capped(config: TrainConfig, batch_size: int) -> Iterator[str]:
+    if batch_size < config.batch_size:
+        yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
+
+
+def _cut_note(encoder: TextTower, texts: Sequence[str]) -> Iterator[str]:
+    starts = range(0, len(texts), TEXTS_AT_ONCE)
+    n_cut = sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
+    if n_cut:
+        yield f"cut {n_cut:,} captions to the encoder's {encoder.context_length} tokens"
