@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from checkpoints import write_clip
+from foreign_towers import write_resnet, write_words
 from pacl.api import Model, load
 from pacl.datasets.storybook import draw_scene
 from pacl.deploy import onnx
@@ -25,6 +26,7 @@ from pacl.inference.config import SegmentConfig
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.engines.onnx import write_graph
 from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers.load import load_text, load_vision
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -99,6 +101,28 @@ def test_random_vit_b16_equals_torch(tmp_path: Path) -> None:
     with unchecked():
         export_onnx(model, tmp_path / "export")
     assert max(differences(tmp_path / "export" / onnx.IMAGES, model, stride_px=16)) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_pair_of_foreign_towers_is_exported(tmp_path: Path) -> None:
+    vision = load_vision(write_resnet(tmp_path / "vision"))
+    text = load_text(write_words(tmp_path / "text"))
+    torch.manual_seed(0)
+    embedder = VisionEmbedder(vision.width, text.text_width)
+    model = Pacl(vision=vision, text=text, embedder=embedder, token_kind=vision.token_kinds[0])
+    with unchecked():
+        found = export_onnx(model.eval(), tmp_path / "export")
+    assert {each.graph for each in found} == {onnx.IMAGES, onnx.TEXTS}
+    assert max(each.largest for each in found) < 1e-5
+
+
+@pytest.mark.slow
+def test_tokens_that_depend_on_the_grid_are_exported(tmp_path: Path, clip: Path) -> None:
+    """NACLIP's neighbourhood is made in the graph, for whatever grid an image has."""
+    model = Pacl(encoder=load(clip, device="cpu").pacl.encoder, embedder=None, token_kind="naclip")
+    with unchecked():
+        found = export_onnx(model.eval(), tmp_path / "export", patch_stride_px=3)
+    assert max(each.largest for each in found) < 1e-5
 
 
 class WrongScores(ScoreImages):
