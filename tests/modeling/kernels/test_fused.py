@@ -150,7 +150,7 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_operators_are_well_formed() -> None:
     patches, texts = draw(1, 2, 3, 4)
-    torch.library.opcheck(fused._forward, (patches.requires_grad_(), texts, torch.tensor(0.1)))
+    torch.library.opcheck(fused._operator, (patches.requires_grad_(), texts, torch.tensor(0.1)))
 
 
 @pytest.mark.slow

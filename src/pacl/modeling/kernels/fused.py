@@ -32,7 +32,6 @@ from triton import knobs
 
 from pacl.modeling.kernels.forms import (
     inverse_norm,
-    refuse_second_derivative,
     split_lengths,
     unit_vectors,
 )
@@ -41,6 +40,7 @@ from pacl.modeling.kernels.fused_kernels import (
     quadratic_kernel,
     weights_kernel,
 )
+from pacl.modeling.kernels.operators import define_operator
 
 WORKSPACE = 2**25
 """Scores held at a time, in 10 bytes each with bfloat16 inputs and 16 with float32."""
@@ -73,7 +73,7 @@ def fused_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: 
     is_half = patch_embeds.dtype == text_embeds.dtype == torch.bfloat16
     if not (is_half and HAS_WIDE_SUMS):
         patch_embeds, text_embeds = patch_embeds.float(), text_embeds.float()
-    return _forward(patch_embeds, text_embeds, temperature.float())[0]
+    return _operator(patch_embeds, text_embeds, temperature.float())[0]
 
 
 class _Chunk(NamedTuple):
@@ -157,11 +157,6 @@ def _chunks(patch_embeds: Tensor, n_texts: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-@torch.library.custom_op(
-    "pacl::fused_compatibility",
-    mutates_args=(),
-    schema="(Tensor patch_embeds, Tensor text_embeds, Tensor temperature) -> (Tensor, Tensor)",
-)
 def _forward(
     patch_embeds: Tensor, text_embeds: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -187,14 +182,6 @@ def _forward(
     return compatibility, inverse
 
 
-@torch.library.custom_op(
-    "pacl::fused_compatibility_backward",
-    mutates_args=(),
-    schema=(
-        "(Tensor gradient, Tensor patch_embeds, Tensor text_embeds, Tensor temperature, "
-        "Tensor compatibility, Tensor inverse, bool[] needed) -> (Tensor, Tensor, Tensor)"
-    ),
-)
 def _backward(
     gradient: Tensor,
     patch_embeds: Tensor,
@@ -303,38 +290,4 @@ def _d_unit_texts(chunk: _Chunk, terms: _Terms) -> Tensor:
     return _product(coefficients.T, patches.flatten(0, 1).to(coefficients.dtype)).mul_(scale)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, *output)
-
-
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    needed = list(ctx.needs_input_grad)
-    gradients = _backward(gradient, *ctx.saved_tensors, needed)
-    return tuple(g if yes else None for g, yes in zip(gradients, needed, strict=True))
-
-
-@_forward.register_fake
-def _(patch_embeds: Tensor, text_embeds: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    compatibility = temperature.new_empty(len(patch_embeds), len(text_embeds))
-    return compatibility, torch.empty_like(compatibility)
-
-
-@_backward.register_fake
-def _(
-    gradient: Tensor,
-    patch_embeds: Tensor,
-    text_embeds: Tensor,
-    temperature: Tensor,
-    compatibility: Tensor,
-    inverse: Tensor,
-    needed: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(patch_embeds) if needed[0] else patch_embeds.new_empty(0),
-        torch.empty_like(text_embeds) if needed[1] else text_embeds.new_empty(0),
-        torch.empty_like(temperature),
-    )
-
-
-_forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(refuse_second_derivative)
+_operator = define_operator("fused_compatibility", _forward, _backward)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,10 +37,10 @@ from pacl.modeling.kernels.forms import (
     is_gram_cheaper,
     largest_logit,
     max_excess,
-    refuse_second_derivative,
     split_lengths,
     unit_vectors,
 )
+from pacl.modeling.kernels.operators import define_operator
 
 CPU_TILE = 2**18
 """Numbers in one buffer of a tile, for each thread: 1 MiB stays close to the core."""
@@ -66,14 +65,9 @@ def tiled_compatibility(patch_embeds: Tensor, text_embeds: Tensor, temperature: 
     """
     dtype = computing_dtype(patch_embeds, text_embeds)
     unit_texts = unit_vectors(text_embeds.to(dtype))
-    return _forward(patch_embeds, unit_texts, temperature.to(dtype))[0]
+    return _operator(patch_embeds, unit_texts, temperature.to(dtype))[0]
 
 
-@torch.library.custom_op(
-    "pacl::tiled_compatibility",
-    mutates_args=(),
-    schema="(Tensor patch_embeds, Tensor unit_texts, Tensor temperature) -> (Tensor, Tensor)",
-)
 def _forward(
     patch_embeds: Tensor, unit_texts: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -97,14 +91,6 @@ def _forward(
     return compatibility, inverse_norm
 
 
-@torch.library.custom_op(
-    "pacl::tiled_compatibility_backward",
-    mutates_args=(),
-    schema=(
-        "(Tensor gradient, Tensor patch_embeds, Tensor unit_texts, Tensor temperature, "
-        "Tensor compatibility, Tensor inverse_norm, bool[] needed) -> (Tensor, Tensor, Tensor)"
-    ),
-)
 def _backward(
     gradient: Tensor,
     patch_embeds: Tensor,
@@ -251,34 +237,4 @@ def _new_gradients(
     )
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, *output)
-
-
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    needed = list(ctx.needs_input_grad)
-    gradients = _backward(gradient, *ctx.saved_tensors, needed)
-    return tuple(g if yes else None for g, yes in zip(gradients, needed, strict=True))
-
-
-@_forward.register_fake
-def _(patch_embeds: Tensor, unit_texts: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    compatibility = unit_texts.new_empty(len(patch_embeds), len(unit_texts))
-    return compatibility, torch.empty_like(compatibility)
-
-
-@_backward.register_fake
-def _(
-    gradient: Tensor,
-    patch_embeds: Tensor,
-    unit_texts: Tensor,
-    temperature: Tensor,
-    compatibility: Tensor,
-    inverse_norm: Tensor,
-    needed: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _new_gradients(patch_embeds, unit_texts, temperature, needed)
-
-
-_forward.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(refuse_second_derivative)
+_operator = define_operator("tiled_compatibility", _forward, _backward)
