@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checkpoints import write_clip
 from pacl.errors import EnvironmentProblem, InputError, PaclError
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.pacl import Pacl
@@ -28,27 +27,10 @@ from pacl.training.train import Progress, train
 from training_runs import read_metrics, write_pairs
 
 
-@pytest.fixture(scope="module")
-def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip"))
-
-
 @pytest.fixture
-def config(pairs_dir: Path, clip_dir: Path, tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        data=pairs_dir,
-        output=tmp_path / "run",
-        model=str(clip_dir),
-        batch_size=5,
-        steps=7,
-        log_every=1,
-        device="cpu",
-    )
+def config(config: TrainConfig) -> TrainConfig:
+    """Epochs that end within a batch, in the precision of this machine."""
+    return replace(config, batch_size=5, steps=7, precision="auto")
 
 
 CLIP = {"objective": "clip", "trainable": "all", "keep_patches": 0.5, "augment": "crop"}

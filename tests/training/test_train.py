@@ -45,30 +45,6 @@ from pacl.training.train import Progress, learning_rate_factor, retrieval_accura
 from training_runs import read_metrics, shown, write_pairs
 
 
-@pytest.fixture(scope="module")
-def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture
-def config(pairs_dir: Path, clip_dir: Path, tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        data=pairs_dir,
-        output=tmp_path / "run",
-        model=str(clip_dir),
-        batch_size=6,
-        steps=3,
-        log_every=1,
-        precision="fp32",
-        device="cpu",
-    )
-
-
 def read_weights(config: TrainConfig, name: str = "embedder.safetensors") -> dict:
     return load_file(config.output / "last" / name)
 

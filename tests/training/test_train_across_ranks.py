@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from checkpoints import write_clip
 from pacl.data.pairs import read_pairs
 from pacl.errors import InputError
 from pacl.modeling.towers.hf import HfClip
@@ -52,21 +51,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def pairs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
 def damaged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs of which one cannot be read."""
     directory = write_pairs(tmp_path_factory.mktemp("damaged"))
     (directory / "images" / "7.png").write_bytes(b"damaged")
     return directory
-
-
-@pytest.fixture(scope="module")
-def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

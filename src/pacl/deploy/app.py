@@ -239,17 +239,7 @@ def build_demo(model: Model, *, examples: Sequence[Path] = ()) -> gr.Blocks:
             theirs = gr.AnnotatedImage(
                 label="CLIP, not trained", elem_id="clip", height=360, visible=demo.clip is not None
             )
-        with gr.Row():
-            with gr.Column():
-                phrase = gr.Dropdown(
-                    label="heat map of (or click a label above)",
-                    choices=[],
-                    allow_custom_value=True,
-                    elem_id="phrase",
-                )
-                areas = gr.JSON(label="share of the image")
-                labels_png = gr.DownloadButton("Label map (PNG)")
-            heat = gr.Image(label="heat map", elem_id="heat", height=360, interactive=False)
+        phrase, areas, labels_png, heat = _lay_out_details()
         inputs, outputs = [image, words], [ours, theirs, areas, phrase, labels_png]
         for event in (button.click, words.submit):
             event(in_words(demo.show), inputs, outputs, api_visibility="private", **one_at_a_time)
@@ -272,6 +262,22 @@ def build_demo(model: Model, *, examples: Sequence[Path] = ()) -> gr.Blocks:
         for regions in (ours, theirs):
             regions.select(_name_of, None, phrase, api_visibility="private")
     return page.queue(max_size=MAX_WAITING)
+
+
+def _lay_out_details() -> tuple[gr.Dropdown, gr.JSON, gr.DownloadButton, gr.Image]:
+    """Add the last row of the page: a phrase, the areas, the label map and the heat map."""
+    with gr.Row():
+        with gr.Column():
+            phrase = gr.Dropdown(
+                label="heat map of (or click a label above)",
+                choices=[],
+                allow_custom_value=True,
+                elem_id="phrase",
+            )
+            areas = gr.JSON(label="share of the image")
+            labels_png = gr.DownloadButton("Label map (PNG)")
+        heat = gr.Image(label="heat map", elem_id="heat", height=360, interactive=False)
+    return phrase, areas, labels_png, heat
 
 
 def _name_of(event: gr.SelectData) -> str:

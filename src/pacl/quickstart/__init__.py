@@ -87,26 +87,8 @@ def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, 
     paper = _train(config, world, "paper", _PAPER_METHOD, on_stage)
     clock.lap("train_paper")
 
-    def baseline(kind: str) -> Model:
-        return Model(Pacl(encoder=encoder, embedder=None, token_kind=kind))
-
-    models = {
-        "CLIP": baseline("clip"),
-        "MaskCLIP": baseline("maskclip"),
-        "PACL (paper)": Model(Pacl.from_pretrained(paper, encoder=encoder)),
-        "PACL": Model(Pacl.from_pretrained(ours, encoder=encoder)),
-    }
-    tokens = TokenChoice(kind=models["PACL"].pacl.token_kind, layer=models["PACL"].pacl.token_layer)
-    probe = fit_linear_probe(encoder, world.validation, tokens)
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
-        rows, top1 = [], score_things(models, world)
-        for name, model in models.items():
-            rows.append(score_model(name, model, world, top1=top1[name]))
-            on_stage("evaluate", len(rows), len(models) + 2)
-        rows.append(score_probe(probe, tokens, encoder, world))
-        on_stage("evaluate", len(rows), len(models) + 2)
-        alignment = measure_alignment(models["PACL"], world.test, n_resamples=0)
-        compositions = score_compositions(models["PACL"], world)
+    models = _methods(encoder, paper=paper, ours=ours)
+    scores = _score(models, world, encoder, on_stage)
     clock.lap("evaluate")
 
     sheet_path, curve_path = config.output / "sheet.png", config.output / "curve.png"
@@ -116,18 +98,58 @@ def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, 
         curve_path,
     )
     clock.lap("pictures")
-    report = {
+    report = scores | _describe_run(config) | {"seconds": clock.seconds}
+    report_path = config.output / "report.json"
+    report_path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    return report | {"files": [str(path) for path in (report_path, sheet_path, curve_path)]}
+
+
+def _methods(encoder: HfClip, *, paper: Path, ours: Path) -> dict[str, Model]:
+    """Return the methods that are compared, all of one frozen CLIP, by their names."""
+
+    def baseline(kind: str) -> Model:
+        return Model(Pacl(encoder=encoder, embedder=None, token_kind=kind))
+
+    return {
+        "CLIP": baseline("clip"),
+        "MaskCLIP": baseline("maskclip"),
+        "PACL (paper)": Model(Pacl.from_pretrained(paper, encoder=encoder)),
+        "PACL": Model(Pacl.from_pretrained(ours, encoder=encoder)),
+    }
+
+
+def _score(
+    models: dict[str, Model], world: World, encoder: HfClip, on_stage: OnStage
+) -> dict[str, Any]:
+    """Score all methods and the supervised probe; the measurements in report.json."""
+    pacl = models["PACL"]
+    tokens = TokenChoice(kind=pacl.pacl.token_kind, layer=pacl.pacl.token_layer)
+    probe = fit_linear_probe(encoder, world.validation, tokens)
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
+        rows, top1 = [], score_things(models, world)
+        for name, model in models.items():
+            rows.append(score_model(name, model, world, top1=top1[name]))
+            on_stage("evaluate", len(rows), len(models) + 2)
+        rows.append(score_probe(probe, tokens, encoder, world))
+        on_stage("evaluate", len(rows), len(models) + 2)
+        alignment = measure_alignment(pacl, world.test, n_resamples=0)
+        compositions = score_compositions(pacl, world)
+    return {
         "rows": rows,
         "coherence_auroc": alignment.frozen.coherence_auroc.value,
         "coherence_auroc_embedded": alignment.embedded.coherence_auroc.value,
         "classification_fusion_top1": top1["fusion"],
         "compositions": compositions,
+    }
+
+
+def _describe_run(config: QuickstartConfig) -> dict[str, Any]:
+    return {
         "labels": list(LABELS),
         "patch_stride_px": SEGMENT.patch_stride_px,
         "n_train": config.n_train,
         "n_test": config.n_test,
         "seed": config.seed,
-        "seconds": clock.seconds,
         "environment": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -136,10 +158,6 @@ def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, 
             "device": "cuda" if torch.cuda.is_available() else "cpu",
         },
     }
-    report_path = config.output / "report.json"
-    report_path.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    report["files"] = [str(path) for path in (report_path, sheet_path, curve_path)]
-    return report
 
 
 class _Clock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,22 +99,50 @@ def build_token_cache(
     """
     if not len(pairs):
         raise InputError("there are no images to encode")
+    settings = _settings(
+        encoder, pairs, dtype=dtype, size_px=size_px, kind=kind, layer=layer, norm=norm
+    )
+
+    def encode(rows: range) -> Iterator[TokenBatch]:
+        for images, unreadable in _iter_images(encoder, pairs, rows, size_px, batch_size, workers):
+            with torch.no_grad():
+                tokens, grid = encoder.encode_patches(
+                    images.to(device), kind=kind, layer=layer, norm=norm
+                )
+            yield TokenBatch(tokens.to("cpu", dtype), grid, unreadable)
+
+    whole = _collect(encode, settings, directory, on_progress)
+    cache = TokenCache(whole.tokens, grid=whole.grid, unreadable=whole.unreadable)
+    if len(cache.readable) == 0:
+        raise InputError("none of the images can be read", why=cache.unreadable[0])
+    return cache
+
+
+def _settings(
+    encoder: VisionTower, pairs: PairSource | PairStream, *, dtype: torch.dtype, **of_tokens: Any
+) -> TokenSettings:
     names = [name for name, each in DTYPES.items() if each == dtype]
     if not names:
         raise ValueError(f"dtype must be torch.float16 or torch.bfloat16, not {dtype}")
-    settings = TokenSettings(
+    return TokenSettings(
         encoder=encoder.fingerprint,
         images=pairs.images_fingerprint,
         n_images=len(pairs),
-        size_px=size_px,
-        kind=kind,
-        layer=layer,
-        norm=norm,
         dtype=names[0],
+        **of_tokens,
     )
-    share = distributed.own_share(len(pairs)) if directory is None else slice(0, len(pairs))
-    own_px = encoder.image_size_px
-    blank = torch.zeros(3, *(size_px or (own_px, own_px)))
+
+
+def _iter_images(
+    encoder: VisionTower,
+    pairs: PairSource | PairStream,
+    rows: range,
+    size_px: tuple[int, int] | None,
+    batch_size: int,
+    workers: int,
+) -> Iterator[tuple[Tensor, dict[int, str]]]:
+    """Yield batches of images, blank where one cannot be read, and why not by row."""
+    blank = torch.zeros(3, *(size_px or (encoder.image_size_px, encoder.image_size_px)))
 
     def load(row: int) -> Tensor | str:
         """Return the image, or why it cannot be read."""
@@ -122,39 +151,48 @@ def build_token_cache(
         except InputError as error:
             return error.what
 
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    for batch, loaded in prefetch(load, batches, workers=workers):
+        images = [blank if isinstance(found, str) else found for found in loaded]
+        why = {
+            row: found for row, found in zip(batch, loaded, strict=True) if isinstance(found, str)
+        }
+        yield torch.stack(images), why
+
+
+def _collect(
+    encode: Callable[[range], Iterator[TokenBatch]],
+    settings: TokenSettings,
+    directory: Path | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> TokenBatch:
+    """Collect all tokens in memory or on disk, together with the other processes."""
+    n_images = settings.n_images
+    share = distributed.own_share(n_images) if directory is None else slice(0, n_images)
+
     def iter_batches(first_row: int) -> Iterator[TokenBatch]:
-        starts = range(first_row, share.stop, batch_size)
-        batches = [range(start, min(start + batch_size, share.stop)) for start in starts]
-        for rows, loaded in prefetch(load, batches, workers=workers):
-            images = [blank if isinstance(found, str) else found for found in loaded]
-            unreadable = {rows[k]: why for k, why in enumerate(loaded) if isinstance(why, str)}
-            with torch.no_grad():
-                tokens, grid = encoder.encode_patches(
-                    torch.stack(images).to(device), kind=kind, layer=layer, norm=norm
-                )
-            yield TokenBatch(tokens.to("cpu", dtype), grid, unreadable)
+        n_done = first_row - share.start
+        for batch in encode(range(first_row, share.stop)):
+            yield batch
+            n_done += len(batch.tokens)
             if on_progress is not None:
-                on_progress(rows[-1] + 1 - share.start, share.stop - share.start)
+                on_progress(n_done, share.stop - share.start)
 
     def refuse(first_row: int) -> Iterator[TokenBatch]:
         raise InputError(
             f"process {distributed.rank()} does not find the tokens that the first one wrote",
-            why=f"{directory} has {first_row:,} of {len(pairs):,} images here",
+            why=f"{directory} has {first_row:,} of {n_images:,} images here",
             fix="give an --output that all machines share, or --cache none",
         )
 
     if directory is None:
-        whole = _collect_shares(iter_batches(share.start), len(pairs), share)
-    elif distributed.rank() == 0:
+        return _collect_shares(iter_batches(share.start), n_images, share)
+    if distributed.rank() == 0:
         whole = collect_on_disk(iter_batches, directory, settings)
         distributed.wait_for_all()
-    else:
-        distributed.wait_for_all()
-        whole = collect_on_disk(refuse, directory, settings)
-    cache = TokenCache(whole.tokens, grid=whole.grid, unreadable=whole.unreadable)
-    if len(cache.readable) == 0:
-        raise InputError("none of the images can be read", why=cache.unreadable[0])
-    return cache
+        return whole
+    distributed.wait_for_all()
+    return collect_on_disk(refuse, directory, settings)
 
 
 def _collect_shares(batches: Iterator[TokenBatch], n_images: int, share: slice) -> TokenBatch:
