@@ -78,13 +78,20 @@ class TarPairs:
         Raises:
             InputError: It is damaged, or its tar cannot be read.
         """
-        tar, sample = self._find(row)
-        content = self._read(tar, int(sample["image_at"]), int(sample["image_size"]))
         try:
-            return open_image(content)
+            return open_image(self.read_image_bytes(row))
         except InputError as error:
             what = error.what.replace("the given bytes", self.name(row))
             raise InputError(what, why=error.why, fix=error.fix) from error
+
+    def read_image_bytes(self, row: int) -> bytes:
+        """Read an image's file without decoding it.
+
+        Raises:
+            InputError: Its tar cannot be read.
+        """
+        tar, sample = self._find(row)
+        return self._read(tar, int(sample["image_at"]), int(sample["image_size"]))
 
     def read_captions(self, row: int) -> list[str]:
         """Read the captions of one sample.

@@ -36,7 +36,15 @@ PAPER: dict[str, Any] = {
 """Every value that the paper publishes; docs/method.md has the sources and what is unknown."""
 
 FREE_TO_CHANGE = frozenset(
-    {"output", "workers", "cache", "cache_images_gb", "checkpoint_every", "log_every"}
+    {
+        "output",
+        "workers",
+        "cache",
+        "cache_images_gb",
+        "checkpoint_every",
+        "log_every",
+        "images_at_once",
+    }
 )
 """Fields that do not affect the weights: a run may be resumed with other values."""
 
@@ -86,6 +94,10 @@ class TrainConfig:
 
     batch_size: int = 256
     """Images per step; capped to the number of images, with a note."""
+
+    images_at_once: int | None = None
+    """Images whose activations are held at a time; none: the whole batch. The step stays that of
+    the whole batch: all are scored without a gradient, then recomputed some at a time."""
 
     epochs: int = 10
     """Passes over the images. Where an image has several captions, each pass draws one."""
@@ -251,9 +263,11 @@ def _check(config: TrainConfig) -> None:
         )
     _check_towers(config)
     _check_images(config)
+    _check_parts(config)
     _check_objective(config)
     limits = {
         "batch_size": config.batch_size >= 2,
+        "images_at_once": config.images_at_once is None or config.images_at_once >= 1,
         "epochs": config.epochs >= 1,
         "steps": config.steps is None or config.steps >= 1,
         "lr": config.lr > 0,
@@ -300,6 +314,14 @@ def _check_images(config: TrainConfig) -> None:
     if config.keep_patches < 1 and config.objective == "pacl":
         raise InputError(
             "keep_patches: patches are dropped in the clip objective only", fix="--keep-patches 1"
+        )
+
+
+def _check_parts(config: TrainConfig) -> None:
+    if config.images_at_once is not None and config.keep_patches < 1:
+        raise InputError(
+            "images_at_once: which patches are kept is drawn for the whole batch",
+            fix="--keep-patches 1, or leave out --images-at-once",
         )
 
 

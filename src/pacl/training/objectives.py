@@ -61,16 +61,29 @@ class Objective(Protocol):
         """Looks up or encodes texts by their numbers."""
         ...
 
-    def encode_images(self, images: Tensor, step: int) -> Tensor:
-        """Encode this process's share of a step's images for `score`.
+    @property
+    def trains_images(self) -> bool:
+        """Whether gradients go through `encode_images`."""
+        ...
+
+    @property
+    def trains_texts(self) -> bool:
+        """Whether gradients go through `encode_texts`."""
+        ...
+
+    def encode_images(self, images: Tensor, step: int, part: slice) -> Tensor:
+        """Encode some of a step's images for `score`.
 
         Args:
             images: Decoded, uint8 (b, 3, H, W); or cached patch tokens (b, T, E).
             step: Decides the augmentation.
+            part: The rows of the whole batch that `images` holds.
         """
         ...
 
-    def score(self, image_side: Tensor, text_embeds: Float[Tensor, "C D"]) -> Float[Tensor, "b C"]:
+    def score(
+        self, image_side: Tensor, text_embeds: Float[Tensor, "C D"], part: slice
+    ) -> Float[Tensor, "b C"]:
         """Score images with texts, in [-1, 1], float32.
 
         Call it under autocast, which embeds tokens in bfloat16.
@@ -95,6 +108,8 @@ class ClipObjective:
     """See `augment_images`."""
     keep_patches: float
     """Share of patches that the vision tower sees in a step (FLIP, arXiv 2212.00794)."""
+    batch_size: int
+    """Images of a step."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -106,17 +121,28 @@ class ClipObjective:
         """Logit scale of the checkpoint."""
         return self.encoder.logit_scale
 
-    def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "B D"]:
+    @property
+    def trains_images(self) -> bool:
+        """Whether the vision tower is trained."""
+        return any(not name.startswith("clip.text") for name in self.parameters)
+
+    @property
+    def trains_texts(self) -> bool:
+        """Whether the text tower is trained."""
+        return any(name.startswith("clip.text") for name in self.parameters)
+
+    def encode_images(self, images: Tensor, step: int, part: slice) -> Float[Tensor, "b D"]:
         """Augment, normalise and encode images to pooled embeddings."""
         draws = torch_stream(self.seed, "augment", step)
-        images = augment_images(images.to(self.encoder.device), self.augment, draws)
+        images = images.to(self.encoder.device)
+        images = augment_images(images, self.augment, draws, n_batch=self.batch_size, share=part)
         return self.encoder.encode_images(
             self.encoder.normalise(images),
             keep_patches=self.keep_patches,
             generator=torch_stream(self.seed, "patches", step),
         )
 
-    def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "B C"]:
+    def score(self, image_side: Tensor, text_embeds: Tensor, part: slice) -> Float[Tensor, "b C"]:
         """Compute the cosine of every pooled image embedding with every text."""
         return cosine(image_side, text_embeds)
 
@@ -160,31 +186,40 @@ class PaclObjective:
         """Logit scale of the text tower."""
         return self.model.text.logit_scale
 
-    def encode_images(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
+    @property
+    def trains_images(self) -> bool:
+        """False: patch tokens come from a frozen tower."""
+        return False
+
+    @property
+    def trains_texts(self) -> bool:
+        """False: an embedder of texts belongs to the score."""
+        return False
+
+    def encode_images(self, images: Tensor, step: int, part: slice) -> Float[Tensor, "b T E"]:
         """Encode decoded images to patch tokens, or use cached ones; all patches or a sample."""
-        tokens = images if images.dtype != torch.uint8 else self._encode(images, step)
+        tokens = images if images.dtype != torch.uint8 else self._encode(images, step, part)
         if self.patches_per_image is None:
             return tokens.to(self.model.device)
         kept = sample_patches(
             self.batch_size, tokens.shape[1], self.patches_per_image, seed=self.seed, step=step
-        )[distributed.own_share(self.batch_size)]
+        )[part]
         in_order = torch.arange(len(kept))[:, None]
         return tokens[in_order.to(tokens.device), kept.to(tokens.device)].to(self.model.device)
 
-    def _encode(self, images: Tensor, step: int) -> Float[Tensor, "b T E"]:
+    def _encode(self, images: Tensor, step: int, part: slice) -> Float[Tensor, "b T E"]:
         model = self.model
         images = images.to(model.device)
-        n, share = self.batch_size, distributed.own_share(self.batch_size)
         draws = torch_stream(self.seed, "augment", step)
-        images = augment_images(images, self.augment, draws, n_batch=n, share=share)
+        images = augment_images(images, self.augment, draws, n_batch=self.batch_size, share=part)
         with torch.no_grad():
             return model.encode_patches(model.vision.normalise(images))[0]
 
-    def score(self, image_side: Tensor, text_embeds: Tensor) -> Float[Tensor, "b C"]:
+    def score(self, image_side: Tensor, text_embeds: Tensor, part: slice) -> Float[Tensor, "b C"]:
         """Compute the compatibility of every image with every text."""
         own = None
         if self.model.pooling == "own-caption":
-            own = torch.arange(self.batch_size)[distributed.own_share(self.batch_size)]
+            own = torch.arange(self.batch_size)[part]
         return score_tokens(
             self.model,
             image_side,

@@ -164,7 +164,9 @@ def _build_objective(
         assert isinstance(vision, HfClip)
         vision.unfreeze(parts)
         vision.train()
-        return ClipObjective(vision, encode_texts, config.seed, config.augment, config.keep_patches)
+        return ClipObjective(
+            vision, encode_texts, config.seed, config.augment, config.keep_patches, batch_size
+        )
     joint_width = vision.width if config.head == "text" else text.text_width
     of_texts = None
     if config.head != "vision":

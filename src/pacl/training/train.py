@@ -31,6 +31,7 @@ from pacl.runtime import distributed
 from pacl.runtime.distributed import sum_gradients
 from pacl.runtime.files import disk_problems_named, replace_directory
 from pacl.runtime.interrupts import interrupts_noted
+from pacl.training.accumulate import score_batch
 from pacl.training.batches import find_false_negatives, sample_texts
 from pacl.training.checkpoint import (
     check_same_data,
@@ -169,11 +170,18 @@ def train(
             texts = sample_texts(table, rows, seed=config.seed, step=step)
 
             # The loss.
-            with setup.autocast(), _not_finite_named(step=step + 1, last_dir=last_dir):
-                image_side = objective.encode_images(batch.images, step)
-                text_embeds = objective.encode_texts(table.texts, texts.ids)
-                compatibility = objective.score(image_side, text_embeds)
-            of_captions, of_nouns = compatibility.tensor_split([batch_size], dim=1)
+            with _not_finite_named(step=step + 1, last_dir=last_dir):
+                scores = score_batch(
+                    objective,
+                    batch.images,
+                    table.texts,
+                    texts.ids,
+                    step=step,
+                    share=share,
+                    at_once=config.images_at_once,
+                    autocast=setup.autocast,
+                )
+            of_captions, of_nouns = scores.compatibility.tensor_split([batch_size], dim=1)
             left_out = None
             if config.false_negatives != "keep":
                 by_nouns = config.false_negatives == "nouns"
@@ -193,6 +201,7 @@ def train(
                 group["lr"] = lr
             optimiser.zero_grad()
             loss.backward()
+            scores.pass_on()
             sum_gradients(parameters.values())
             _check_finite(loss, optimiser, step=step + 1, last_dir=last_dir)
             optimiser.step()
