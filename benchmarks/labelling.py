@@ -1,13 +1,24 @@
-"""Upsampling and labelling alone: part of inference.py, which runs it."""
+"""Upsampling and labelling alone: part of inference.py, which runs it.
+
+Run by itself it measures wall-clock ratios to the naive form on a 480 x 360 px image, and with
+--busy beside programs that keep cores busy:
+
+    python benchmarks/labelling.py --threads 2 --busy 1
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from measure import now_s, repeat, spread
+from measure import machine, now_s, repeat, spread
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,8 +79,71 @@ def measure_labelling(kind: str, settings: argparse.Namespace) -> dict[str, Any]
     return {"scores": kind, "tied_pixels": ties, "rows": list(rows.values())}
 
 
-def draw_scores(kind: str, grid: tuple[int, int], *, seed: int, device: torch.device) -> Tensor:
+def draw_scores(
+    kind: str, grid: tuple[int, int], *, seed: int, device: torch.device, n_names: int = N_NAMES
+) -> Tensor:
     """Scores spread as cosines are: each patch by itself ("independent"), or smoothed."""
     generator = torch.Generator(device).manual_seed(seed)
-    scores = 0.03 * torch.randn(N_NAMES, *grid, generator=generator, device=device)
+    scores = 0.03 * torch.randn(n_names, *grid, generator=generator, device=device)
     return F.avg_pool2d(scores[None], 3, 1, 1)[0] if kind == "smooth" else scores
+
+
+def measure_ratio(n_names: int, *, rounds: int) -> dict[str, Any]:
+    """Wall-clock seconds of both forms, interleaved, on a grid of 16 x 21 to 360 x 480 px."""
+    size_px, scale = (360, 480), 100.0
+    seconds: dict[str, list[float]] = {"naive": [], "pacl": []}
+
+    def naive(scores: Tensor) -> None:
+        whole = F.interpolate(scores[None], size_px, mode="bilinear")[0]
+        (scale * whole).softmax(dim=0).max(dim=0)
+
+    def ours(scores: Tensor) -> None:
+        classes = torch.arange(n_names)
+        label_pixels(scores, class_of_name=classes, size_px=size_px, logit_scale=scale)
+
+    for turn in range(rounds + 1):
+        scores = draw_scores(
+            "smooth", (16, 21), seed=turn, device=torch.device("cpu"), n_names=n_names
+        )
+        for name, form in (("naive", naive), ("pacl", ours)):
+            start = time.perf_counter()
+            form(scores)
+            seconds[name].append(time.perf_counter() - start)
+    times = {name: spread(values[1:]) for name, values in seconds.items()}
+    ratio = times["pacl"]["median"] / times["naive"]["median"]
+    return {"names": n_names, "to_naive": ratio, **times}
+
+
+def _keep_busy() -> None:
+    while True:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--busy", type=int, default=0, help="programs that each keep a core busy")
+    parser.add_argument("--names", type=int, nargs="+", default=[20, 150, 1000])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path)
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+    others = [multiprocessing.Process(target=_keep_busy) for _ in range(settings.busy)]
+    report = {"machine": machine(torch.device("cpu")), "busy": settings.busy, "rows": []}
+    for other in others:
+        other.start()
+    try:
+        with torch.inference_mode():
+            for n_names in settings.names:
+                row = measure_ratio(n_names, rounds=settings.rounds)
+                report["rows"].append(row)
+                print(f"{n_names} names: {row['to_naive']:.2f} of the naive time", file=sys.stderr)
+                if settings.out:
+                    settings.out.write_text(json.dumps(report, indent=1) + "\n")
+    finally:
+        for other in others:
+            other.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacl.inference import labelling
+from pacl.inference.blocks import MAX_SIDE_PX, Blocks
 from pacl.inference.labelling import (
-    MAX_SIDE_PX,
-    Blocks,
     Certainty,
     above_entropy,
     below_probability,
@@ -56,7 +55,7 @@ def assert_same(
     label_map, confidence = label_pixels(scores, **arguments)
     is_clear = plain.margin > 1e-5
     rounding = 1e-5 + 5e-7 * scale  # of float32 scores, enlarged by the scale
-    assert label_map.dtype == torch.int32
+    assert label_map.dtype == torch.int16
     assert torch.equal(label_map[is_clear].long(), plain.label_map[is_clear])
     torch.testing.assert_close(confidence.double(), plain.probability, atol=0, rtol=rounding)
 
@@ -103,12 +102,35 @@ def test_small_chunks_change_nothing(
     assert_same(torch.rand(40, 3, 4), torch.arange(40), (30, 41))
 
 
+def test_threads_and_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelling, "STRIP", {"cpu": 1000})
+    scores = torch.rand(20, 9, 7)
+    assert_same(scores, torch.arange(20), (95, 64))
+    arguments = {"class_of_name": torch.arange(20), "size_px": (95, 64), "logit_scale": 20.0}
+    expected = label_pixels(scores, **arguments)
+    torch.set_num_threads(3)
+    try:
+        found = label_pixels(scores, **arguments)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_more_names_than_16_bits_hold() -> None:
+    classes = torch.tensor([40_000, 3])
+    found, _ = label_pixels(
+        torch.eye(2)[:, None], class_of_name=classes, size_px=(1, 2), logit_scale=1
+    )
+    assert found.tolist() == [[40_001, 4]]
+
+
 def test_thousands_of_names_in_chunks() -> None:
     scores = torch.rand(2000, 3, 4)
     assert_same(scores, torch.arange(2000), (40, 60))
     blocks = Blocks(scores, (40, 60))
     seen = []
-    for chosen, names in iter_candidates(blocks, chunk=1 << 16):
+    for chosen, names in iter_candidates(blocks, range(len(blocks)), chunk=1 << 16):
         assert len(chosen) == 1 or names.numel() * blocks.n_pixels <= 1 << 16
         seen += chosen.tolist()
     assert sorted(seen) == list(range(len(blocks)))
@@ -195,7 +217,12 @@ def upsample(scores: Tensor, size_px: tuple[int, int]) -> Tensor:
     blocks = Blocks(scores, size_px)
     every = torch.arange(len(blocks))
     values = blocks.corners(every).mT @ blocks.weights(every)
-    return torch.stack([blocks.assemble(values[:, name]) for name in range(blocks.n_names)])
+    strips = [values[strip.start : strip.stop] for strip in blocks.cut(8)]
+    maps = [
+        torch.stack([blocks.assemble(value, strip) for value in part.unbind(dim=1)])
+        for part, strip in zip(strips, blocks.cut(8), strict=True)
+    ]
+    return torch.cat(maps, dim=1)
 
 
 def assert_equals_interpolate(scores: Tensor, size_px: tuple[int, int]) -> None:

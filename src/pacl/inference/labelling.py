@@ -1,110 +1,34 @@
 """From class scores on the patch grid to one label per pixel, without ever holding C × H × W.
 
-Scores are upsampled bilinearly, block by block. Between four neighbouring patch centres they are a
-product: the weights of the pixels (which depend on their places only) times the scores of the four
-patches. A block is a rectangle of pixels that lie between the same four, small enough for a
-product to stay in a CPU's cache. Half-pixel centres and borders are those of
-`torch.nn.functional.interpolate` with align_corners=False.
+Scores are upsampled bilinearly, block by block (`blocks.py`), and only those of the names that can
+win there. On a CPU each thread labels strips of its own: threads that share each of some thousand
+small operations would wait at every one for whichever another program keeps from running.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-MAX_SIDE_PX = 32
-"""Longest side of a block."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One side of the image, cut into blocks of at most MAX_SIDE_PX pixels."""
-
-    before: Int[Tensor, " blocks"]
-    """The patch before each block, counted from 1: patch 0 repeats the first one."""
-    share: Float[Tensor, "blocks slots"]
-    """How far each pixel lies from that patch to the next, in [0, 1); 0 where a slot is empty."""
-    slot: Int[Tensor, " pixels"]
-    """Place of each pixel among all slots, block after block."""
-
-
-def cut_axis(n_patches: int, n_pixels: int, *, device: torch.device) -> Axis:
-    """Cut one side of an image of n_pixels into blocks that do not straddle a patch centre."""
-    pixel = torch.arange(n_pixels, device=device, dtype=torch.float64)
-    place = (pixel + 0.5) * (n_patches / n_pixels) - 0.5
-    gap = place.floor().long() + 1  # 0 before the first centre, n_patches after the last
-    counts = gap.bincount(minlength=n_patches + 1)
-    longest = int(counts.max())
-    n_slots = -(-longest // -(-longest // MAX_SIDE_PX))
-    nth = torch.arange(n_pixels, device=device) - (counts.cumsum(0) - counts)[gap]
-    _, block = torch.unique_consecutive(gap * longest + nth // n_slots, return_inverse=True)
-    slot = block * n_slots + nth % n_slots
-    n_blocks = int(block[-1]) + 1
-    share = torch.zeros(n_blocks * n_slots, device=device)
-    share[slot] = (place - place.floor()).float()
-    before = torch.zeros(n_blocks, dtype=torch.long, device=device)
-    before[block] = gap
-    return Axis(before, share.view(n_blocks, n_slots), slot)
-
-
-class Blocks:
-    """All blocks of an image, numbered in reading order.
-
-    Args:
-        scores: One per name and patch.
-        size_px: (height, width) of the image.
-    """
-
-    def __init__(self, scores: Float[Tensor, "C rows columns"], size_px: tuple[int, int]) -> None:
-        padded = F.pad(scores[None], (1, 1, 1, 1), mode="replicate")[0]
-        self._scores = padded.permute(1, 2, 0).flatten(0, 1).contiguous()
-        self._n_columns = padded.shape[2]
-        self._down, self._across = (
-            cut_axis(n, n_pixels, device=scores.device)
-            for n, n_pixels in zip(scores.shape[1:], size_px, strict=True)
-        )
-        self.n_names, self.device = len(scores), scores.device
-        self.n_pixels = self._down.share.shape[1] * self._across.share.shape[1]
-        """Pixels of each block, P, those included that fall outside the image."""
-
-    def __len__(self) -> int:
-        return len(self._down.before) * len(self._across.before)
-
-    def corners(self, blocks: Int[Tensor, " m"]) -> Float[Tensor, "m 4 C"]:
-        """Return the four patches' scores around each block: upper left, upper right, lower."""
-        row, column = self._place(blocks)
-        first = self._down.before[row] * self._n_columns + self._across.before[column]
-        offsets = [0, 1, self._n_columns, self._n_columns + 1]
-        return self._scores[first[:, None] + first.new_tensor(offsets)]
-
-    def weights(self, blocks: Int[Tensor, " m"]) -> Float[Tensor, "m 4 P"]:
-        """Return each patch's share in each pixel of each block, P pixels in reading order."""
-        row, column = self._place(blocks)
-        down, across = self._down.share[row][:, :, None], self._across.share[column][:, None, :]
-        lower, right = down * across, across - down * across
-        return torch.stack([1 - down - right, right, down - lower, lower], dim=1).flatten(2)
-
-    def assemble(self, values: Float[Tensor, "M P"] | Int[Tensor, "M P"]) -> Tensor:
-        """Put one value per pixel of all blocks together to a map (H, W)."""
-        (n_down, tall), (n_across, wide) = self._down.share.shape, self._across.share.shape
-        values = values.view(n_down, n_across, tall, wide).transpose(1, 2)
-        values = values.reshape(n_down * tall, n_across * wide)
-        return values.index_select(0, self._down.slot).index_select(1, self._across.slot)
-
-    def _place(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        n_across = len(self._across.before)
-        return blocks // n_across, blocks % n_across
-
+from pacl.inference.blocks import Blocks
 
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 25}
 """Upsampled scores held at once: on a CPU 1 MiB of float32, which its cache holds."""
+
+STRIP = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Pixels labelled at once, about: what a strip needs beside the maps of the whole image."""
+
+N_STRIPS = (8, 32)
+"""Strips of an image, about: at least, and at most unless they would hold more than STRIP. They do
+not depend on the number of threads, so neither do the results."""
 
 MIN_NAMES = 16
 """Names upsampled at once, at least; fewer make products too thin to be fast."""
@@ -174,15 +98,20 @@ def label_pixels(
         scores, class_of_name = scores[is_kept], class_of_name[is_kept]
     if not scores.isfinite().all():
         raise ValueError("scores must be finite")
-    blocks = Blocks(scores.float(), size_px)
-    labels = torch.empty(len(blocks), blocks.n_pixels, dtype=torch.int32, device=scores.device)
-    confidence = torch.full_like(labels, torch.nan, dtype=torch.float32)
-    label_of_name = (class_of_name + 1).to(torch.int32)
-    with torch.autocast(scores.device.type, enabled=False):  # products of scores stay exact
-        for chosen, names in iter_candidates(blocks, chunk=_chunk(scores)):
+    blocks, chunk = Blocks(scores.float(), size_px), _chunk(scores)
+    is_narrow = int(class_of_name.max()) < torch.iinfo(torch.int16).max
+    label_of_name = (class_of_name + 1).to(torch.int16 if is_narrow else torch.int32)
+    label_map = label_of_name.new_empty(size_px)
+    confidence = torch.full_like(label_map, torch.nan, dtype=torch.float32)
+
+    @torch.inference_mode()
+    def label_strip(strip: range) -> None:
+        labels = label_of_name.new_empty(len(strip), blocks.n_pixels)
+        certain = torch.empty_like(labels, dtype=torch.float32)
+        for chosen, names in iter_candidates(blocks, strip, chunk=chunk):
             corners, weights = blocks.corners(chosen), blocks.weights(chosen)
             best, best_name = upsampled_best(corners, weights, names)
-            found = label_of_name[best_name]
+            found, chosen = label_of_name[best_name], chosen - strip.start
             if wants_confidence or is_background is not None:
                 certainty = upsampled_certainty(
                     corners,
@@ -192,33 +121,70 @@ def label_pixels(
                     names_at_once=max(names.shape[1], MIN_NAMES),
                     wants_entropy=is_background is not None,
                 )
-                confidence[chosen] = certainty.probability
+                certain[chosen] = certainty.probability
                 if is_background is not None:
                     found = found.masked_fill(is_background(certainty), 0)
             labels[chosen] = found
-    return blocks.assemble(labels), blocks.assemble(confidence)
+        rows = blocks.pixel_rows(strip)
+        label_map[rows] = blocks.assemble(labels, strip)
+        if wants_confidence or is_background is not None:
+            confidence[rows] = blocks.assemble(certain, strip)
+
+    with torch.autocast(scores.device.type, enabled=False):  # products of scores stay exact
+        _run_on_threads(label_strip, blocks, chunk)
+    return label_map, confidence
+
+
+def _run_on_threads(label_strip: Callable[[range], None], blocks: Blocks, chunk: int) -> None:
+    """Label strip by strip; on a CPU each of torch's threads takes the next one when it is free."""
+    n_threads = torch.get_num_threads() if blocks.device.type == "cpu" else 1
+    at_most = STRIP.get(blocks.device.type, STRIP["cpu"]) // blocks.n_pixels
+    fewest, most = (len(blocks) // n for n in N_STRIPS)
+    at_once = max(chunk // (4 * blocks.n_names), most)
+    strips = blocks.cut(min(at_once, fewest, at_most))
+    if n_threads == 1:
+        for strip in strips:
+            label_strip(strip)
+    else:
+        list(_workers(n_threads).map(label_strip, strips))
+
+
+@cache
+def _workers(n_threads: int) -> ThreadPoolExecutor:
+    """Return threads whose operations by torch run on themselves alone."""
+    workers, have_all = ThreadPoolExecutor(n_threads, "pacl-labelling"), Barrier(n_threads)
+
+    def start(_: int) -> None:
+        torch.get_num_threads()  # a thread's first question for it takes the process's number
+        torch.set_num_threads(1)
+        have_all.wait()
+
+    list(workers.map(start, range(n_threads)))
+    torch.set_num_threads(n_threads)  # threads that others start take the last number that was set
+    return workers
 
 
 def iter_candidates(
-    blocks: Blocks, *, chunk: int
+    blocks: Blocks, strip: range, *, chunk: int
 ) -> Iterator[tuple[Int[Tensor, " m"], Int[Tensor, "m K"]]]:
     """Find the names that can be the best somewhere in a block: few, so only they are upsampled.
 
     Args:
         blocks: The image's.
+        strip: Numbers of the blocks to look at.
         chunk: Upsampled scores that may be held at once.
 
     Yields:
         Numbers of some blocks, and their candidates in the order of names, repeated where a
-        block has fewer than the others; every block once.
+        block has fewer than the others; every block of the strip once.
 
     Bilinear weights are not negative. So a name whose score lies below another's at all four
     patches around a block lies below it in the whole block. It is enough to compare with five
     names: the best at each of the four patches and the best of their mean.
     """
     at_once = max(1, chunk // (4 * blocks.n_names))
-    for start in range(0, len(blocks), at_once):
-        every = torch.arange(start, min(start + at_once, len(blocks)), device=blocks.device)
+    for start in range(strip.start, strip.stop, at_once):
+        every = torch.arange(start, min(start + at_once, strip.stop), device=blocks.device)
         is_candidate = can_win(blocks.corners(every))
         counts = is_candidate.sum(dim=1)
         row, name = is_candidate.nonzero(as_tuple=True)

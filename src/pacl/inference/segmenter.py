@@ -251,12 +251,13 @@ class Segmenter:
         all_scores = self.score([each.pixels for each in batch])
         for each, scores in zip(batch, map(self._hold, batch, all_scores), strict=True):
             label_map, confidence = self.label(scores, (each.image.height, each.image.width))
+            label_map.masked_fill_(label_map > len(self._labels), 0)
             of_name = self._class_of_name.to(scores.device)
             results.append(
                 Segmentation(
                     image=each.image,
                     labels=self._labels,
-                    label_map=label_map.masked_fill(label_map > len(self._labels), 0).cpu().numpy(),
+                    label_map=label_map.cpu().numpy(),
                     scores=confidence.cpu().numpy(),
                     class_scores=best_of_names(scores, of_name, len(self._labels)).cpu().numpy(),
                     source=each.source,
