@@ -2,10 +2,13 @@
 
     python recipes/compare_objectives.py runs/objectives --seeds 0 1 2
     python recipes/compare_objectives.py runs/objectives --variants pacl mean --epochs 3
+    python recipes/compare_objectives.py runs/crossed --vision storybook --text WORDLLAMA
 
 Data and settings are those of the quickstart, and a variant changes the objective alone;
 recipes/photographs.py compares the same ones on photographs. Scores are mIoU on the test scenes at
 the quickstart's stride, and top-1 on images of one thing each by the pooling that was trained.
+With --vision and --text, a pair of foreign towers in place of the CLIP, there is mIoU alone, at
+the tower's stride.
 Finished runs are kept and not repeated, others resume. Two files grow as variants finish:
 objectives.json, with a row per run, and objectives.md, with mean and spread.
 """
@@ -24,7 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pacl.api import Model
+from pacl.api import Model, load
 from pacl.datasets.classification.dataset import ClassificationData, plain_labels
 from pacl.datasets.classification.storybook import read_things
 from pacl.datasets.storybook import THINGS
@@ -55,6 +58,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 VARIANTS = OBJECTIVES | {
     "pacl, temperature 1, noun weight 1": {"patch_temperature": 1.0, "noun_weight": 1.0},
     "mean, noun weight 1": {"pooling": "mean", "noun_weight": 1.0},
+    "pacl, temperature 1": {"patch_temperature": 1.0},
+    "pacl, no nouns": {"noun_weight": 0.0},
+    "mean, no nouns": {"pooling": "mean", "noun_weight": 0.0},
+    "pacl, temperature 1, no nouns": {"patch_temperature": 1.0, "noun_weight": 0.0},
     "pacl, zero null token": {"null_token": "zero"},
     "pacl, equal captions left out": {"false_negatives": "equal"},
     "pacl, 64 patches": {"patches_per_image": 64},
@@ -182,6 +189,9 @@ def main() -> None:
     parser.add_argument("--n-train", type=int, default=2800)
     parser.add_argument("--n-test", type=int, default=90)
     parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--patches-per-image", type=int)
+    parser.add_argument("--vision", help="a vision tower, as for pacl train")
+    parser.add_argument("--text", help="its text tower")
     args = parser.parse_args()
     keep_freed_memory()
     world = draw_world(
@@ -192,17 +202,25 @@ def main() -> None:
         on_progress=lambda done, total: None,
     )
     base = TrainConfig(
-        data=world.train, output=args.output, batch_size=32, lr=3e-3, epochs=args.epochs
+        data=world.train,
+        output=args.output,
+        vision=args.vision,
+        text=args.text,
+        batch_size=32,
+        lr=3e-3,
+        epochs=args.epochs,
+        patches_per_image=args.patches_per_image,
     )
     encoder = HfClip.from_pretrained(find_source(STORYBOOK))
     remember(encoder)
-    compare(
-        args.output,
-        base,
-        {name: VARIANTS[name] for name in args.variants},
-        seeds=args.seeds,
-        score=lambda checkpoint: score_on_world(checkpoint, world, encoder),
-    )
+
+    def score(checkpoint: Path) -> dict[str, float]:
+        if args.vision is not None:
+            return {"mIoU": evaluate_folder(load(str(checkpoint)), world.test).miou}
+        return score_on_world(checkpoint, world, encoder)
+
+    variants = {name: VARIANTS[name] for name in args.variants}
+    compare(args.output, base, variants, seeds=args.seeds, score=score)
 
 
 if __name__ == "__main__":
