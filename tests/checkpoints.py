@@ -33,6 +33,11 @@ SIZES: dict[str, dict[str, Any]] = {
         "vision": dict(hidden_size=24, heads=3, layers=4, patch_size=8, image_size=32),
         "text": dict(hidden_size=20, heads=2, layers=2),
     },
+    "small-b-16": {
+        "projection_dim": 16,
+        "vision": dict(hidden_size=24, heads=3, layers=2, patch_size=16, image_size=224),
+        "text": dict(hidden_size=20, heads=2, layers=2),
+    },
     "vit-b-16": {
         "projection_dim": 512,
         "vision": dict(hidden_size=768, heads=12, layers=12, patch_size=16, image_size=224),

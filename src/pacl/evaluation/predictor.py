@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,16 +14,18 @@ import torch
 from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from pacl.api import Model
 from pacl.data.images import N_THREADS, open_image, prefetch
 from pacl.datasets.segmentation.masks import MaskItem
 from pacl.evaluation.task import Task, with_background_level
 from pacl.inference.config import SegmentConfig
-from pacl.inference.pamr import refine_grid
+from pacl.inference.image_path import OWN_PATH
+from pacl.inference.pamr import refine_grid, refine_scores
+from pacl.inference.path_segmenter import PathSegmenter, PixelReader
+from pacl.inference.pixel_scores import Refine, WindowPamr
 from pacl.inference.segmenter import (
-    ImageReader,
-    Segmenter,
     background_level,
     build_scorer,
     check_config,
@@ -58,14 +61,18 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
     Raises:
         InputError: The protocol does not fit the encoder's patches.
     """
-    check_config(task.config, patch_px=model.pacl.vision.patch_size_px)
+    pacl, path = model.pacl, task.path
+    if path.upsampling == "once":
+        check_config(task.config, patch_px=pacl.vision.patch_size_px)
     with stopwatch.time("words") if stopwatch else nullcontext():
         vocabulary = model.vocabulary(task.candidates.labels, templates=task.templates)
+    if (path.positions, path.activation) != (OWN_PATH.positions, OWN_PATH.activation):
+        pacl = pacl.as_published(positions=path.positions, activation=path.activation)
     return Predictor(
         task,
-        encoder=model.pacl.vision,
+        encoder=pacl.vision,
         score_patches=build_scorer(
-            model.pacl,
+            pacl,
             vocabulary.text_embeds,
             patch_stride_px=task.config.patch_stride_px,
             smoothing=task.config.smoothing,
@@ -104,7 +111,7 @@ class Predictor:
         self,
         task: Task,
         *,
-        encoder: ImageReader,
+        encoder: PixelReader,
         score_patches: PatchScorer,
         class_of_name: Int[Tensor, " N"],
         logit_scale: float,
@@ -116,13 +123,15 @@ class Predictor:
         self.fingerprint = fingerprint
         self.stopwatch = stopwatch
         self._encoder = encoder
-        self._segmenter = Segmenter(
+        names = task.candidates.labels.names
+        self._segmenter = PathSegmenter(
             score_patches,
             encoder=encoder,
-            labels=task.candidates.labels.names,
             class_of_name=class_of_name,
+            background_class=names.index("background") if "background" in names else None,
             logit_scale=logit_scale,
             config=task.config,
+            path=task.path,
         )
 
     def time(self, stage: str) -> AbstractContextManager[None]:
@@ -175,19 +184,40 @@ class Predictor:
 
         Returns: per image one label map per row, at the image's size; -1 is "none".
         """
-        config = self.task.config
-        with self.time("scoring"):
-            all_scores = self._segmenter.score([example.pixels for example in examples])
+        config, pamr = self.task.config, self.task.pamr if with_pamr else None
+        at = self.task.path.pamr_at
+        of_windows = None
+        if pamr is not None and at == "windows":
+            of_windows = WindowPamr(pamr.iterations, pamr.dilations)
+        all_scores = iter(
+            self._segmenter.score([example.pixels for example in examples], pamr=of_windows)
+        )
         results = []
-        for example, scores in zip(examples, all_scores, strict=True):
+        for example in examples:
+            with self.time("scoring"):
+                scores = next(all_scores)
             size_px = (example.image.height, example.image.width)
             present = self._candidates(example.mask)
-            results.append([self._label(scores, size_px, present, config)])
-            if self.task.pamr is not None and with_pamr:
-                refined = self._refine(scores, example.pixels.to(scores.device))
-                level = with_background_level(config, self.task.pamr)
-                results[-1].append(self._label(refined, size_px, present, level))
+            n_plain = len(scores) // (1 if of_windows is None else 2)
+            results.append([self._label(scores[:n_plain], size_px, present, config)])
+            if pamr is None:
+                continue
+            level, refine = with_background_level(config, pamr), None
+            if at == "windows":
+                scores = scores[n_plain:]
+            elif at == "original":
+                refine = self._refine_at(size_px, example.pixels.to(scores.device))
+            else:
+                scores = self._refine(scores, example.pixels.to(scores.device))
+            results[-1].append(self._label(scores, size_px, present, level, refine))
         return results
+
+    def _refine_at(self, size_px: tuple[int, int], pixels: Float[Tensor, "3 H W"]) -> Refine:
+        """PAMR at the image's own size, of what the encoder saw, upsampled."""
+        assert self.task.pamr is not None
+        image = F.interpolate(pixels[None], size_px, mode="bilinear", align_corners=False)[0]
+        iterations, dilations = self.task.pamr.iterations, self.task.pamr.dilations
+        return partial(refine_scores, image=image, iterations=iterations, dilations=dilations)
 
     def _candidates(self, mask: Mask) -> tuple[int, ...] | None:
         if not self.task.is_restricted:
@@ -213,13 +243,14 @@ class Predictor:
         size_px: tuple[int, int],
         present: tuple[int, ...] | None,
         config: SegmentConfig,
+        refine: Refine | None = None,
     ) -> Mask:
         to_class_ids = self.task.candidates.to_class_ids
         if present == ():  # nothing in the truth has a word
             return to_class_ids(np.zeros(size_px, dtype=np.int32))
         with self.time("labelling"):
-            label_map, _ = self._segmenter.label(
-                scores, size_px, config=config, candidates=present, wants_confidence=False
+            label_map = self._segmenter.label(
+                scores, size_px, config=config, candidates=present, refine=refine
             )
             return to_class_ids(label_map.cpu().numpy())
 

@@ -37,6 +37,7 @@ from pacl.runtime.stopwatch import Stopwatch
 OnProgress = Callable[[int, int, float], None]
 """Told the images done, the images in all and the mIoU so far."""
 FIGURES = ("iou", "miou", "pixel_accuracy", "mean_accuracy", "n_zero_iou")
+OTHER_TOWER = "the preset is of a CLIP; this vision tower keeps its own positions and activation"
 _GAP_PX = 8
 _PAPER = (250, 250, 248)
 
@@ -187,6 +188,8 @@ def measure_segmentation(
     )
     is_meaningless = is_on_storybook(model) and not opened.is_drawn
     warnings = (*opened.warnings, *((DRAWN_ONLY,) if is_meaningless else ()))
+    if task.path.positions == "tenth" or task.path.activation == "gelu":
+        warnings += () if model.pacl.runs_as_published else (OTHER_TOWER,)
     return SegmentationMeasurement(opened, subject, scores, warnings)
 
 

@@ -16,6 +16,7 @@ from pacl.evaluation.metrics.segmentation import NO_CLASS
 from pacl.evaluation.presets import Preset, build_preset
 from pacl.evaluation.records import digest
 from pacl.inference.config import SegmentConfig
+from pacl.inference.image_path import OWN_PATH, ImagePath
 from pacl.inference.pamr import DILATIONS, ITERATIONS
 from pacl.text.cleaning import cleaning_mark
 from pacl.text.labels import Labels
@@ -71,6 +72,11 @@ class Task:
     """None: one row, without it."""
 
     @property
+    def path(self) -> ImagePath:
+        """How images reach the encoder, and scores come back to their pixels."""
+        return OWN_PATH if self.preset is None else self.preset.path
+
+    @property
     def is_restricted(self) -> bool:
         """Whether only the classes in an image's own truth compete in it."""
         return self.preset is not None and self.preset.candidates == "present"
@@ -83,7 +89,7 @@ class Task:
     def protocol(self) -> dict[str, Any]:
         """Every setting, the words and the refinement, by name, with a hash over them."""
         if self.preset is not None:
-            values = asdict(self.preset)
+            values = self.preset.values()
         else:
             values = {
                 "name": "own settings",
@@ -202,30 +208,44 @@ def digest_data(dataset: MaskDataset) -> str:
 def build_candidates(benchmark: Benchmark, preset: Preset) -> Candidates:
     """The words of a data set under a protocol.
 
-    Without synonyms each class goes by its name. The class "background", where there is one,
-    competes by the protocol's words for it, or not at all: then only pixels that the background
-    rule takes from the others get its id. A word for the background that is also a class's own
-    ("bed" in COCO-Object) stays with the class.
+    Without synonyms each class goes by its name, as the preset spells it. The class "background",
+    where there is one, competes by the protocol's words for it, or not at all: then only pixels
+    that the background rule takes from the others get its id. A word for the background that is
+    also a class's own ("bed" in COCO-Object) ties, and the first class wins: a class without any
+    other word does not compete.
     """
-    first = 1 if benchmark.has_background else 0
-    names = list(benchmark.class_names[first:])
-    prompts = [
-        benchmark.synonyms.get(name, (name,)) if preset.use_synonyms else (name,) for name in names
-    ]
-    class_ids = list(range(first, first + len(names)))
+    names, prompts, class_ids = [], [], []
     if benchmark.has_background and preset.background_prompts != "none":
-        words = ("background",)
-        if preset.background_prompts == "words":
-            taken = {word for group in prompts for word in group}
-            words = tuple(word for word in benchmark.background_words if word not in taken)
-        names.insert(0, "background")
-        prompts.insert(0, words)
-        class_ids.insert(0, 0)
+        is_by_words = preset.background_prompts == "words"
+        names.append("background")
+        prompts.append(benchmark.background_words if is_by_words else ("background",))
+        class_ids.append(0)
+    taken = {word for words in prompts for word in words}
+    first = 1 if benchmark.has_background else 0
+    for class_id, (name, word) in enumerate(
+        zip(benchmark.class_names[first:], _spelled(benchmark, preset)[first:], strict=True), first
+    ):
+        words = benchmark.synonyms.get(name, (word,)) if preset.use_synonyms else (word,)
+        words = tuple(word for word in words if word not in taken)
+        if words:
+            names.append(name)
+            prompts.append(words)
+            class_ids.append(class_id)
     return Candidates(
         labels=Labels(names=tuple(names), prompts=tuple(prompts)),
         class_ids=tuple(class_ids),
         none_id=0 if benchmark.has_background else NO_CLASS,
     )
+
+
+def _spelled(benchmark: Benchmark, preset: Preset) -> tuple[str, ...]:
+    """The class names in the preset's vocabulary."""
+    if preset.vocabulary == "plain":
+        return tuple(dict(preset.renames).get(name, name) for name in benchmark.class_names)
+    official = benchmark.official_names
+    if preset.vocabulary == "official":
+        return official
+    return tuple(name.replace(" ", "") for name in official)
 
 
 def _by_name(dataset: MaskDataset, benchmark: Benchmark | None) -> Candidates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
 from pacl.modeling.pooling import Pooling, pooled_compatibility
 from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
+from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.load import load_clip, load_pair, load_text, load_vision
 from pacl.text.labels import Labels, fill_templates
 
@@ -222,6 +224,31 @@ class Pacl(nn.Module):
 
         engine = build_engine(name, self.vision)
         self._engine = None if engine.name == DEFAULT_ENGINE else engine
+
+    @property
+    def runs_as_published(self) -> bool:
+        """Whether `as_published` changes anything: the vision tower is a CLIP's."""
+        return isinstance(self.vision, HfClip)
+
+    def as_published(self, *, positions: str, activation: str) -> Pacl:
+        """Return this model with a CLIP's vision tower run as a published protocol's code runs it.
+
+        Args:
+            positions: As in `pacl.inference.image_path.ImagePath`.
+            activation: Likewise.
+
+        Another tower stays as it is: what it has of these is its own.
+        """
+        if not isinstance(self.vision, HfClip):
+            return self
+        vision = self.vision.as_published(positions=positions, activation=activation)
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.vision = vision
+        other.text = vision if self.is_clip else self.text
+        if self._engine is not None:
+            other.use_engine(self._engine.name)
+        return other
 
     def embed_tokens(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """Embed patch tokens of this model's kind and layer, for instance from a cache."""

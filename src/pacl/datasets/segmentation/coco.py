@@ -52,6 +52,25 @@ STUFF = names("""
 """)
 """The official names turned round: "wall-brick" is "brick wall", "wall-other" is "wall"."""
 
+OFFICIAL = {
+    **{name: f"{name}-other" for name in names("""
+        building, ceiling, floor, food, furniture, ground, plant, sky, textile, wall, water, window
+    """)},
+    **{name: f"{name}-stuff" for name in ("desk", "door", "mirror")},
+    **{f"{kind} {of}": f"{of}-{kind}" for of, kinds in {
+        "ceiling": ("tile",),
+        "floor": ("marble", "stone", "tile", "wood"),
+        "wall": ("brick", "concrete", "stone", "tile", "wood"),
+    }.items() for kind in kinds},
+    "playing field": "playingfield",
+    "solid material": "solid-other",
+    "structure": "structural-other",
+    "wall panel": "wall-panel",
+    "water drops": "waterdrops",
+    "window blind": "window-blind",
+}  # fmt: skip
+"""The official names of stuff, where ours turn them round."""
+
 SYNONYMS = {
     "airplane": ("airplane", "aeroplane"),
     "cell phone": ("cell phone", "mobile phone"),
@@ -133,6 +152,7 @@ COCO_STUFF171 = Benchmark(
     find_items=find_items,
     explain_counts=explain_counts,
     download=DOWNLOAD,
+    official=OFFICIAL,
 )
 
 COCO_OBJECT = Benchmark(

@@ -49,6 +49,9 @@ NAME_OF_DETAIL_ID = {
 """The 59 classes among the 459 of the Detail annotations."""
 CLASSES = tuple(NAME_OF_DETAIL_ID.values())
 
+OFFICIAL = {"potted plant": "pottedplant", "tv monitor": "tvmonitor"}
+"""As the official list writes them."""
+
 SYNONYMS = {
     "aeroplane": ("aeroplane", "airplane"),
     "bedclothes": ("bedclothes", "bedding", "blanket"),
@@ -214,6 +217,7 @@ CONTEXT60 = Benchmark(
     find_items=find_items,
     explain_counts=explain_counts,
     download=DOWNLOAD,
+    official=OFFICIAL,
 )
 
 CONTEXT59 = Benchmark(
@@ -227,4 +231,5 @@ CONTEXT59 = Benchmark(
     find_items=find_items,
     explain_counts=explain_counts,
     download=DOWNLOAD,
+    official=OFFICIAL,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,13 @@ class Benchmark:
     """From pixels per raw id over many masks: which wrong conversion they betray, if any."""
     download: str
     """What to fetch from where, and how it lies on disk."""
+    official: Mapping[str, str] = field(default_factory=dict)
+    """The data set's own spelling of a class, for classes whose name here is another."""
+
+    @property
+    def official_names(self) -> tuple[str, ...]:
+        """The class names as the data set's own list has them; the first word of each entry."""
+        return tuple(self.official.get(name, name) for name in self.class_names)
 
     @property
     def has_background(self) -> bool:

@@ -27,6 +27,9 @@ CLASSES = names("""
     motorbike, person, potted plant, sheep, sofa, train, tv monitor
 """)
 
+OFFICIAL = {name: name.replace(" ", "") for name in CLASSES if " " in name}
+"""As the development kit writes them."""
+
 SYNONYMS = {
     "boat": ("ship",),
     "dining table": ("table",),
@@ -122,6 +125,7 @@ VOC21 = Benchmark(
     find_items=find_items,
     explain_counts=explain_counts,
     download=DOWNLOAD,
+    official=OFFICIAL,
 )
 
 VOC20 = Benchmark(
@@ -135,4 +139,5 @@ VOC20 = Benchmark(
     find_items=find_items,
     explain_counts=explain_counts,
     download=DOWNLOAD,
+    official=OFFICIAL,
 )

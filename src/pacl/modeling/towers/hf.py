@@ -9,6 +9,7 @@ own (`walk.py`), and so is the reading of weights and preprocessing (`files.py`,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class HfClip(nn.Module):
         self._directory = directory
         self._fingerprint = fingerprint
         self._trainable: tuple[str, ...] = ()
+        self._stretches_positions = False
         vision, text = clip.config.vision_config, clip.config.text_config
         self.image_size_px: int = vision.image_size
         self.patch_size_px: int = vision.patch_size
@@ -185,6 +187,32 @@ class HfClip(nn.Module):
         self.clip.logit_scale.data.fill_(logit_scale).log_()
         self._fingerprint = ""
 
+    def as_published(self, *, positions: str, activation: str) -> HfClip:
+        """Return a CLIP of the same weights that runs as a published protocol's code runs it.
+
+        Args:
+            positions: As in `pacl.inference.image_path.ImagePath`.
+            activation: Likewise. "gelu" concerns the vision tower alone.
+        """
+        shared = {id(value): value for value in (*self.clip.parameters(), *self.clip.buffers())}
+        clip = copy.deepcopy(self.clip, shared)
+        if activation == "gelu":
+            for module in clip.vision_model.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = 1e-6
+            for block in clip.vision_model.encoder.layers:
+                block.mlp.activation_fn = nn.GELU()
+        other = HfClip(
+            clip,
+            self.tokenizer,
+            preprocessing=self.preprocessing,
+            source=self.source,
+            directory=self._directory,
+            fingerprint=f"{self.fingerprint}-{activation}",
+        )
+        other._stretches_positions = positions == "tenth"
+        return other
+
     # ---- what is trained ------------------------------------------------------------------
 
     def unfreeze(self, parts: Collection[str]) -> None:
@@ -257,7 +285,12 @@ class HfClip(nn.Module):
             stride_px: Distance of neighbouring patches; None: the patch size.
         """
         stride_px = self.patch_size_px if stride_px is None else stride_px
-        return embed_images(self.clip.vision_model, images, stride_px=stride_px)
+        return embed_images(
+            self.clip.vision_model,
+            images,
+            stride_px=stride_px,
+            stretches=self._stretches_positions,
+        )
 
     def patch_tower(self, *, kind: str, layer: int, norm: bool = True) -> PatchTower:
         """Return the blocks up to a layer as one module, for whatever engine is to run them."""

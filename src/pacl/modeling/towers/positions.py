@@ -90,17 +90,47 @@ def interpolate_positions(
     return sampled.flatten(0, 1).to(positions.dtype)
 
 
+def stretch_positions(
+    positions: Float[Tensor, "N E"], grid: tuple[int, int]
+) -> Float[Tensor, "T E"]:
+    """Read positions as DINO's code does, and after it that of SCLIP, NACLIP, SC-CLIP, RF-CLIP.
+
+    The grid counts as 0.1 patches longer than it is, so that rounding down gives its size; one of
+    as many patches as the native grid takes the positions as they are, whatever its shape.
+
+    Args:
+        positions: One embedding per patch of the native square grid, row-major, CLS left out.
+        grid: The new (rows, columns), at a stride of the patch size.
+    """
+    if grid[0] * grid[1] == len(positions):
+        return positions
+    side = round(len(positions) ** 0.5)
+    rows, columns = (
+        _cubic_weights(
+            (torch.arange(n, dtype=torch.float64) + 0.5) * side / (n + 0.1) - 0.5, side
+        ).to(positions.device)
+        for n in grid
+    )
+    native = torch.unflatten(positions.float(), 0, (side, side))
+    sampled = torch.einsum("rh,cw,hwe->rce", rows, columns, native)
+    return sampled.flatten(0, 1).to(positions.dtype)
+
+
 def _bicubic_weights(
     n_patches: int, n_native: int, *, patch_px: int, stride_px: int
 ) -> Float[Tensor, "new native"]:
-    """Weight of each native position in each new one along one axis; rows sum to 1.
+    """Weight of each native position in each new one along one axis; rows sum to 1."""
+    covered_px = (n_patches - 1) * stride_px + patch_px
+    centres_px = torch.arange(n_patches, dtype=torch.float64) * stride_px + patch_px / 2
+    return _cubic_weights(centres_px * n_native / covered_px - 0.5, n_native)
+
+
+def _cubic_weights(at: Float[Tensor, " new"], n_native: int) -> Float[Tensor, "new native"]:
+    """Weight of each native position at places between them; rows sum to 1.
 
     Keys' cubic convolution with a = -0.75 and clamped borders, as torch's bicubic interpolation.
     """
-    covered_px = (n_patches - 1) * stride_px + patch_px
-    centres_px = torch.arange(n_patches, dtype=torch.float64) * stride_px + patch_px / 2
-    at = centres_px * n_native / covered_px - 0.5
-    weights = torch.zeros(n_patches, n_native, dtype=torch.float64)
+    weights = torch.zeros(len(at), n_native, dtype=torch.float64)
     for offset in (-1, 0, 1, 2):
         neighbour = at.floor() + offset
         weight = _cubic_kernel((at - neighbour).abs())

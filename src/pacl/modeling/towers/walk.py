@@ -17,7 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pacl.modeling.towers.positions import embed_patches, interpolate_positions
+from pacl.modeling.towers.positions import (
+    embed_patches,
+    interpolate_positions,
+    stretch_positions,
+)
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid, apply_block
 
 
@@ -122,15 +126,26 @@ def walk_to_end(
 
 
 def embed_images(
-    vision: Any, images: Float[Tensor, "B 3 H W"], *, stride_px: int
+    vision: Any, images: Float[Tensor, "B 3 H W"], *, stride_px: int, stretches: bool = False
 ) -> tuple[Float[Tensor, "B N E"], Grid]:
-    """Return the input of the vision tower's first block: CLS and patches with positions."""
+    """Return the input of the vision tower's first block: CLS and patches with positions.
+
+    Args:
+        vision: A transformers `CLIPVisionModel`.
+        images: Normalised.
+        stride_px: Distance of neighbouring patches.
+        stretches: Whether positions are read by `stretch_positions`, at the patch size as stride.
+    """
     embeddings = vision.embeddings
     kernel, positions = embeddings.patch_embedding.weight, embeddings.position_embedding.weight
     patches, grid = embed_patches(images.to(kernel.dtype), kernel, stride_px=stride_px)
-    patches = patches + interpolate_positions(
-        positions[1:], grid, patch_px=kernel.shape[-1], stride_px=stride_px
-    )
+    patch_px = kernel.shape[-1]
+    if stretches and stride_px == patch_px:
+        patches = patches + stretch_positions(positions[1:], grid)
+    else:
+        patches = patches + interpolate_positions(
+            positions[1:], grid, patch_px=patch_px, stride_px=stride_px
+        )
     cls = (embeddings.class_embedding + positions[0]).to(patches.dtype)
     return vision.pre_layrnorm(
         torch.cat([cls.expand(images.shape[0], 1, -1), patches], dim=1)

@@ -1,0 +1,182 @@
+"""From an image to a label per pixel as a published protocol's code goes, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from pacl.data.opencv_resize import resize_bilinear
+from pacl.errors import InputError
+from pacl.inference.config import SegmentConfig
+from pacl.inference.image_path import ImagePath
+from pacl.inference.labelling import label_pixels
+from pacl.inference.pixel_scores import Refine, WindowPamr, iter_pixel_scores, label_scores
+from pacl.inference.segmenter import (
+    ImageReader,
+    Prepared,
+    background_level,
+    build_background_rule,
+    check_config,
+    working_size_px,
+)
+from pacl.inference.windows import PatchScorer, score_maps
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""Of the values 0 to 255, as mmsegmentation's configurations give them."""
+
+
+class PixelReader(ImageReader, Protocol):
+    """What a published protocol needs of an encoder."""
+
+    def resize(self, image: Image.Image, *, size_px: tuple[int, int] | None = None) -> Tensor:
+        """Resize an image to exactly (height, width), as uint8."""
+        ...
+
+    def normalise(self, images: Tensor) -> Float[Tensor, "*B 3 H W"]:
+        """Normalise uint8 images that already have the wanted size."""
+        ...
+
+
+class PathSegmenter:
+    """Prepares, scores and labels images by an `ImagePath`, as `Segmenter` does by pacl's own.
+
+    Args:
+        scorer: Scores patches with one or several names per class.
+        encoder: Normalises images for the scorer.
+        class_of_name: Class of each of the scorer's names, from 0.
+        background_class: The class that is no foreground, where one of the names' classes is.
+        logit_scale: Factor of the scores in the softmax, unless config sets one.
+        config: Sizes, windows, background rule.
+        path: How the steps are done.
+
+    Attributes:
+        logit_scale: The factor in use.
+
+    Raises:
+        InputError: The config does not fit the encoder's patches or the path.
+    """
+
+    def __init__(
+        self,
+        scorer: PatchScorer,
+        *,
+        encoder: PixelReader,
+        class_of_name: Int[Tensor, " N"],
+        background_class: int | None,
+        logit_scale: float,
+        config: SegmentConfig,
+        path: ImagePath,
+    ) -> None:
+        if path.upsampling == "once":
+            check_config(config, patch_px=encoder.patch_size_px)
+        elif config.background == "entropy" or config.patch_stride_px not in (
+            None,
+            encoder.patch_size_px,
+        ):
+            raise InputError("no protocol of this path has an entropy rule or a patch stride")
+        self.logit_scale = logit_scale if config.logit_scale is None else config.logit_scale
+        self._scorer, self._encoder = scorer, encoder
+        self._class_of_name, self._background_class = class_of_name, background_class
+        self._config, self._path = config, path
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """Resize an image to its working size and normalise it; threads may call this."""
+        path, reader = self._path, self._encoder
+        if path.size_rule == "pixels":
+            short_side_px = self._config.short_side_px or reader.image_size_px
+            size_px = path.size_px(image.height, image.width, short_side_px=short_side_px)
+            size_px = max(size_px[0], 1), max(size_px[1], 1)
+        else:
+            size_px = working_size_px(
+                image.height, image.width, encoder=reader, config=self._config
+            )
+        if path.resize_filter == "opencv":
+            resized = resize_bilinear(np.asarray(image.convert("RGB")), size_px)
+            pixels = torch.from_numpy(resized).permute(2, 0, 1)
+        else:
+            pixels = reader.resize(image, size_px=size_px)
+        if path.normalisation == "imagenet":
+            mean, std = (
+                torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD)
+            )
+            return Prepared(image, (pixels.float() - mean) / std, None)
+        return Prepared(image, reader.normalise(pixels), None)
+
+    def score(
+        self, inputs: Sequence[Float[Tensor, "3 _ _"]], *, pamr: WindowPamr | None = None
+    ) -> Iterable[Float[Tensor, "N _ _"]]:
+        """Score every name at each prepared image's pixels, or on the grid of its patches.
+
+        Args:
+            inputs: Normalised images.
+            pamr: Adds scores refined window by window, behind the others.
+        """
+        patch_px, config = self._encoder.patch_size_px, self._config
+        if self._path.upsampling == "once":
+            return score_maps(
+                inputs,
+                self._scorer,
+                window_px=config.window_px,
+                window_stride_px=config.window_stride_px,
+                patch_px=patch_px,
+                cell_px=config.patch_stride_px or patch_px,
+                batch_size=config.batch_size,
+            )
+        return iter_pixel_scores(
+            inputs,
+            self._scorer,
+            window_px=config.window_px,
+            window_stride_px=config.window_stride_px,
+            patch_px=patch_px,
+            path=self._path,
+            batch_size=config.batch_size,
+            pamr=pamr,
+        )
+
+    def label(
+        self,
+        scores: Float[Tensor, "N rows columns"],
+        size_px: tuple[int, int],
+        *,
+        config: SegmentConfig | None = None,
+        candidates: Sequence[int] | None = None,
+        refine: Refine | None = None,
+    ) -> Int[Tensor, "H W"]:
+        """Label every pixel of one image: 0 = none, k = class k - 1.
+
+        Args:
+            scores: Of every name.
+            size_px: (height, width) of the image.
+            config: Sets the background rule in place of the segmenter's.
+            candidates: The only classes that compete; None: all.
+            refine: Applied to the scores at the image's own size.
+        """
+        config, of_name = config or self._config, self._class_of_name.to(scores.device)
+        if self._path.upsampling == "once":
+            return label_pixels(
+                scores,
+                class_of_name=of_name,
+                size_px=size_px,
+                logit_scale=self.logit_scale,
+                is_background=build_background_rule(config),
+                candidates=candidates,
+                wants_confidence=False,
+            )[0]
+        return label_scores(
+            scores,
+            class_of_name=of_name,
+            size_px=size_px,
+            logit_scale=self.logit_scale,
+            path=self._path,
+            level=background_level(config),
+            background_class=self._background_class,
+            candidates=candidates,
+            refine=refine,
+        )[0]

@@ -1,0 +1,222 @@
+"""Presets label images as their authors' code does, on sizes that are no whole patches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import author_paths
+from checkpoints import write_clip
+from pacl.api import Model, load
+from pacl.data.opencv_resize import resize_bilinear
+from pacl.datasets.segmentation import find_benchmark
+from pacl.datasets.segmentation.folder import FolderDataset
+from pacl.evaluation.predictor import Example, Predictor, build_predictor
+from pacl.evaluation.presets import Preset, build_preset
+from pacl.evaluation.run import as_baseline
+from pacl.evaluation.task import Pamr, Task, build_candidates
+from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.token_kinds import TOKEN_KINDS, apply_block
+from pacl.text.templates import SIMPLE
+
+SIZES = {"500x333": (333, 500), "640x427": (427, 640), "333x500": (500, 333)}
+PATCH_PX = 16
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A small CLIP with CLIP's own patches and image size."""
+    folder = write_clip(tmp_path_factory.mktemp("checkpoint") / "clip", size="small-b-16")
+    return load(folder, device="cpu")
+
+
+@pytest.fixture(
+    params=["500x333", *(pytest.param(size, marks=pytest.mark.slow) for size in list(SIZES)[1:])]
+)
+def image(request: pytest.FixtureRequest) -> np.ndarray:
+    """Blots of colour with noise."""
+    height, width = SIZES[request.param]
+    rng = np.random.default_rng(height)
+    blots = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    pixels = np.asarray(blots.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return (pixels + rng.integers(-20, 21, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def predict(model: Model, preset: Preset, image: np.ndarray, folder: Path) -> list[np.ndarray]:
+    """Label maps by pacl's preset, one per row."""
+    predictor = build(model, preset, folder)
+    Image.fromarray(image).save(folder / "images" / "0.png")
+    Image.new("L", image.shape[1::-1]).save(folder / "masks" / "0.png")
+    example: Example = predictor.read(predictor.task.dataset.items[0])
+    return predictor.predict([example])[0]
+
+
+def build(model: Model, preset: Preset, folder: Path) -> Predictor:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(folder / name / "0.png")
+    pamr = None
+    if preset.pamr_iterations is not None:
+        pamr = Pamr(preset.pamr_iterations, preset.pamr_dilations, preset.pamr_background_level)
+    task = Task(
+        preset.benchmark,
+        FolderDataset(folder, labels="a,b"),
+        build_candidates(find_benchmark(preset.benchmark), preset),
+        preset.segment_config(batch_size=3),
+        preset.templates,
+        preset=preset,
+        pamr=pamr,
+    )
+    return build_predictor(model, task)
+
+
+def encoder(
+    model: Model, preset: Preset, *, is_stretched: bool, vision: Any = None
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A literal scorer of patches, and the class of each name."""
+    labels = build_candidates(find_benchmark(preset.benchmark), preset).labels
+    texts, class_of_name = model.pacl.encode_classes(labels, preset.templates)
+    own = cast(HfClip, model.pacl.encoder).clip
+    vision, projection = vision or own.vision_model, own.visual_projection
+
+    @torch.inference_mode()
+    def encode(crop: Tensor) -> Tensor:
+        tokens, rows, columns = author_paths.clip_tokens(vision, crop, is_stretched=is_stretched)
+        *earlier, last = vision.encoder.layers
+        for block in earlier:
+            tokens = apply_block(block, tokens)
+        tokens = TOKEN_KINDS[model.pacl.token_kind](last, tokens, (rows, columns))[:, 1:]
+        features = F.normalize(projection(vision.post_layernorm(tokens)), dim=-1)
+        return (features @ texts.T).transpose(1, 2).unflatten(2, (rows, columns))
+
+    return encode, class_of_name
+
+
+def assert_same(found: np.ndarray, expected: np.ndarray, margin: np.ndarray) -> None:
+    """The same labels, but for pixels whose two best classes are rounding apart."""
+    differs = found != expected
+    assert differs.mean() < 2e-3
+    assert not differs[margin > 2e-4].any()
+
+
+@pytest.mark.parametrize("benchmark", ["cityscapes", "voc21"])
+def test_sclip(clip: Model, image: np.ndarray, tmp_path: Path, benchmark: str) -> None:
+    """Windows; and with words for the background, a threshold and no small classes."""
+    model = as_baseline(clip, "sclip", engine="torch")
+    preset = replace(build_preset("sclip", benchmark), templates=SIMPLE)
+    encode, of_name = encoder(model, preset, is_stretched=True)
+    short_px = 560 if benchmark == "cityscapes" else 336
+    scores = author_paths.clip_path(image, encode, len(of_name), short_px=short_px, crop=224)
+    if benchmark == "voc21":
+        rules = {"scale": 65.0, "level": 0.1, "area": 0.1}
+    else:
+        rules = {"scale": 40.0}
+    expected, margin = author_paths.label_by_softmax(scores, of_name, **rules)
+    [found] = predict(model, preset, image, tmp_path)
+    assert_same(found, expected, margin)
+    assert len(np.unique(expected)) > 1
+
+
+@pytest.mark.slow  # PAMR of every name at full size, literally
+@pytest.mark.parametrize("benchmark", ["voc21", "cityscapes"])
+def test_naclip(clip: Model, image: np.ndarray, tmp_path: Path, benchmark: str) -> None:
+    """Whole images at a grid that CLIP was not trained on, and windows; with PAMR and without."""
+    model = as_baseline(clip, "naclip", engine="torch")
+    preset = replace(build_preset("naclip", benchmark), templates=SIMPLE)
+    encode, of_name = encoder(model, preset, is_stretched=True)
+    rows = predict(model, preset, image, tmp_path)
+    crop, short_px = (None, 336) if benchmark == "voc21" else (224, 560)
+    for with_pamr, found in zip((False, True), rows, strict=True):
+        scores = author_paths.clip_path(
+            image, encode, len(of_name), short_px=short_px, crop=crop, with_pamr=with_pamr
+        )
+        level = 0.1 if benchmark == "voc21" else 0.0
+        expected, margin = author_paths.label_by_softmax(scores, of_name, scale=40.0, level=level)
+        assert_same(found, expected, margin)
+    assert (rows[0] != rows[1]).any()
+
+
+@pytest.mark.parametrize("benchmark", ["voc21", pytest.param("cityscapes", marks=pytest.mark.slow)])
+def test_tcl(clip: Model, image: np.ndarray, tmp_path: Path, benchmark: str) -> None:
+    """Masks of a sigmoid, the background a constant mask, PAMR in each window."""
+    model = as_baseline(clip, "maskclip", engine="torch")
+    preset = replace(build_preset("tcl", benchmark), templates=SIMPLE)
+    encode, of_name = encoder(model, preset, is_stretched=False)
+    rows = predict(model, preset, image, tmp_path)
+    for with_pamr, level, found in zip((False, True), (0.5, 0.4), rows, strict=True):
+        masks = author_paths.tcl_path(
+            image, encode, len(of_name), patch=PATCH_PX, with_pamr=with_pamr
+        )[0]
+        if benchmark == "voc21":
+            masks = torch.cat([torch.full_like(masks[:1], level), masks])
+        best = masks.topk(2, dim=0)[0]
+        assert_same(found, masks.argmax(dim=0).numpy(), (best[0] - best[1]).numpy())
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "scale"), [("voc20", (2048, 512)), ("context59", (520, 520))]
+)
+def test_maskclip(
+    clip: Model, image: np.ndarray, tmp_path: Path, benchmark: str, scale: tuple[int, int]
+) -> None:
+    """Whole images, zeros below and to the right, exact GELU in every block."""
+    model = as_baseline(clip, "maskclip", engine="torch")
+    preset = replace(build_preset("maskclip", benchmark), templates=SIMPLE)
+    vision = copy.deepcopy(cast(HfClip, model.pacl.encoder).clip.vision_model)
+    for module in vision.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-6
+    for block in vision.encoder.layers:
+        block.mlp.activation_fn = nn.GELU()
+    inner, of_name = encoder(model, preset, is_stretched=False, vision=vision)
+
+    def encode(seen: Tensor) -> Tensor:
+        below, right = (-side % PATCH_PX for side in seen.shape[2:])
+        return inner(F.pad(seen, (0, right, 0, below)))
+
+    scores = author_paths.maskclip_path(image, encode, scale=scale)[0]
+    best = scores.topk(2, dim=0)[0]
+    [found] = predict(model, preset, image, tmp_path)
+    assert_same(found, of_name[scores.argmax(dim=0)].numpy(), (best[0] - best[1]).numpy())
+
+
+def test_sizes_are_those_of_mmcv() -> None:
+    path = build_preset("sclip", "voc20").path
+    assert path.size_px(333, 500, short_side_px=336) == (336, 505)
+    assert path.size_px(427, 640, short_side_px=336) == (336, 504)
+    assert path.size_px(100, 1000, short_side_px=336) == (205, 2048)
+    context = build_preset("maskclip", "context59").path
+    assert context.size_px(333, 500, short_side_px=520) == (346, 520)
+
+
+@pytest.mark.parametrize("size_px", [(7, 9), (3, 4), (20, 5), (6, 8)])
+def test_resizing_is_opencvs(size_px: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    expected = author_paths.opencv_bilinear(image, *size_px)
+    np.testing.assert_array_equal(resize_bilinear(image, size_px), expected)
+
+
+def test_resizing_as_opencv_was_seen_to_do() -> None:
+    """`cv2.resize` of opencv-python-headless 4.11.0.86 and 5.0.0, recorded."""
+    image = np.arange(0, 252, 7, dtype=np.uint8).reshape(3, 4, 3)
+    np.testing.assert_array_equal(resize_bilinear(image, (4, 7))[:, :, 1], RECORDED)
+
+
+RECORDED = np.array(
+    [
+        [7, 14, 26, 38, 50, 62, 70],
+        [59, 67, 79, 91, 103, 115, 123],
+        [122, 130, 142, 154, 166, 178, 186],
+        [175, 182, 194, 206, 218, 230, 238],
+    ]
+)
