@@ -80,6 +80,7 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     train(whole)
     stopped = train(parts, progress=send_at(3, number))
     assert (stopped.steps, stopped.is_stopped) == (3, True)
+    assert stopped.is_terminated == (number == signal.SIGTERM)
     resumed = train(parts)
     assert (resumed.steps, resumed.is_stopped) == (7, False)
     assert_same_run(whole, parts)
@@ -204,8 +205,10 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(
     loss_function = trainer.contrastive_loss_across_ranks
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "contrastive_loss_across_ranks", breaks_at_step_4)
-        with pytest.raises(PaclError, match="loss is nan at step 4"):
+        with pytest.raises(PaclError, match=r"(?s)loss is nan at step 4.*the batch: image \d+, "):
             train(config)
+    facts = json.loads((config.output / "last" / "trainer.json").read_text())
+    assert facts["step"] == 3, "the steps since the last checkpoint are kept, too"
     assert all(value.isfinite().all() for value in read_tensors(config).values())
     train(config)
     assert_same_run(whole, config)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
+from collections import deque
 from typing import TYPE_CHECKING
 
 from pacl.cli.console import DONE, INTERRUPTED, duration, progress, result, say
@@ -32,7 +34,7 @@ def _follow(config: TrainConfig) -> int:
     from pacl.training.train import train
 
     logging.getLogger("pacl").setLevel(logging.WARNING)
-    return INTERRUPTED if train(config).is_stopped else DONE
+    return _code(train(config))
 
 
 def _train(config: TrainConfig) -> int:
@@ -40,13 +42,17 @@ def _train(config: TrainConfig) -> int:
 
     say(f"reading {config.data} and preparing {config.model}")
     with progress("train") as show:
+        watch = _ChanceWatch()
 
         def on_step(state: Progress) -> None:
+            nouns = "" if math.isnan(state.loss_nouns) else f"nouns {state.loss_nouns:.2f}  "
             detail = (
-                f"loss {state.loss:.3f}  accuracy {state.accuracy:.0%}  "
+                f"loss per caption {state.loss_captions:.2f} (chance "
+                f"{math.log(state.batch_size):.2f})  {nouns}accuracy {state.accuracy:.0%}  "
                 f"{state.images_per_s:,.0f} images/s  {duration(state.eta_s)} left"
             )
             show(state.step, state.n_steps, detail)
+            watch.add(state)
 
         done = train(
             config,
@@ -58,14 +64,42 @@ def _train(config: TrainConfig) -> int:
     if done.is_stopped:
         say(f"stopped after step {done.steps:,} of {done.n_steps:,}; the checkpoint is complete")
         say("next: run the same command again to resume from there")
-        return INTERRUPTED
+        return _code(done)
     _report_training(config, done)
     return DONE
 
 
+def _code(done: TrainResult) -> int:
+    """SIGTERM is how a scheduler asks for a checkpoint: the run obeyed, which is no failure."""
+    return DONE if not done.is_stopped or done.is_terminated else INTERRUPTED
+
+
+class _ChanceWatch:
+    """Warns once where the loss has not left chance after a twentieth of the run."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=20)
+
+    def add(self, state: Progress) -> None:
+        self._last.append(state.loss_captions)
+        if state.step != max(50, state.n_steps // 20) or len(self._last) < 20:
+            return
+        chance = math.log(state.batch_size)
+        if sum(self._last) / len(self._last) > 0.98 * chance:
+            say(
+                f"warning: after {state.step:,} steps the loss per caption is still at chance "
+                f"({chance:.2f})\n  do captions belong to their images? see: pacl data check; "
+                "or try a higher --lr, or no --warmup"
+            )
+
+
 def _report_training(config: TrainConfig, done: TrainResult) -> None:
-    loss = "" if done.loss != done.loss else f", loss {done.loss:.3f}"
-    say(f"{done.steps:,} steps{loss}, {duration(done.seconds)}; metrics: {done.metrics_path}")
+    say(f"{done.steps:,} steps, {duration(done.seconds)}; metrics: {done.metrics_path}")
+    if not math.isnan(done.accuracy):
+        say(
+            f"in-batch accuracy {done.accuracy:.1%}: an image finds its caption among "
+            f"{done.batch_size:,}; chance is {1 / done.batch_size:.1%}"
+        )
     result(f"checkpoint: {done.checkpoint_dir}")
     output = shlex.quote(str(config.output))
     if config.objective == "clip":

@@ -11,14 +11,14 @@ from pacl.runtime import distributed
 
 
 @contextmanager
-def interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once.
+def interrupts_noted() -> Iterator[Callable[[], int]]:
+    """Turn the first SIGINT or SIGTERM into its number, 0 before; a second one interrupts at once.
 
     Under a launcher it does not: one may pass on to the processes what the terminal has sent them
     already, and it ends them by itself when they take too long.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: 0
         return
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -33,7 +33,7 @@ def interrupts_noted() -> Iterator[Callable[[], bool]]:
     for number in before:
         signal.signal(number, note)
     try:
-        yield lambda: bool(received)
+        yield lambda: received[0] if received else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

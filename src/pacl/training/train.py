@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from pacl.training.checkpoint import (
     save_trainer_state,
 )
 from pacl.training.config import TrainConfig
+from pacl.training.feed import Batch
 from pacl.training.objectives import Objective
 from pacl.training.setup import OnEncoded, Setup, prepare
 
@@ -59,6 +62,12 @@ class Progress:
     """Steps in all."""
     loss: float
     """Loss of this step."""
+    loss_captions: float
+    """Its caption part, per text; at chance the logarithm of the batch size."""
+    loss_nouns: float
+    """Its noun part, per text and before its weight; nan without nouns."""
+    batch_size: int
+    """Images that a caption is told apart from; their inverse is the accuracy at chance."""
     accuracy: float
     """In-batch retrieval top-1 of this step, mean of both directions, in [0, 1]."""
     images_per_s: float
@@ -85,6 +94,12 @@ class TrainResult:
     """Wall time of this call."""
     is_stopped: bool
     """Whether an interrupt ended the run early; the same command resumes it."""
+    is_terminated: bool
+    """Whether that interrupt was SIGTERM alone, as schedulers send it, not the user's SIGINT."""
+    accuracy: float
+    """In-batch accuracy of the last step, see `Progress`; nan where no step was left to do."""
+    batch_size: int
+    """Images of a step."""
     notes: tuple[str, ...]
     """Remarks for the user: skipped rows, a capped batch, ..."""
 
@@ -143,22 +158,28 @@ def train(
         cut_metrics(metrics_path, first_step)
         cut_metrics(replaced_path, first_step)
 
-    def save(step: int) -> None:
-        def write(directory: Path) -> None:
-            objective.save(
-                directory, logit_scale=log_scale.exp().item(), training=facts | {"step": step}
-            )
-            save_trainer_state(directory, parameters, optimiser, facts | {"step": step})
+    def keep_good_state() -> None:
+        """Save what there was before a step that went wrong, in this process alone."""
+        if is_first and step > first_step and all(p.isfinite().all() for p in parameters.values()):
+            replace_directory(last_dir, partial(write_state, step=step))
 
+    def write_state(directory: Path, *, step: int) -> None:
+        training = facts | {"step": step}
+        objective.save(directory, logit_scale=log_scale.exp().item(), training=training)
+        save_trainer_state(directory, parameters, optimiser, training)
+
+    def save(step: int) -> None:
         if is_first:
-            replace_directory(last_dir, write)
+            replace_directory(last_dir, partial(write_state, step=step))
         distributed.wait_for_all()
 
-    step, loss_value = first_step, math.nan
+    step, loss_value, accuracy = first_step, math.nan, math.nan
+    signals: set[int] = set()
     ends_s = deque([time.perf_counter()], maxlen=21)
     with interrupts_noted() as is_interrupted:
         for batch in setup.feed.iter_batches(first_step, n_steps):
-            if distributed.is_any(is_interrupted()):
+            if distributed.is_any(bool(is_interrupted())):
+                signals = set(distributed.gather_values(is_interrupted())) - {0}
                 break
             for replaced in batch.replaced:
                 n_replaced += 1
@@ -170,7 +191,10 @@ def train(
             texts = sample_texts(table, rows, seed=config.seed, step=step)
 
             # The loss.
-            with _not_finite_named(step=step + 1, last_dir=last_dir):
+            named_if_wrong = partial(
+                _not_finite_named, step + 1, batch, last_dir, keep=keep_good_state
+            )
+            with named_if_wrong():
                 scores = score_batch(
                     objective,
                     batch.images,
@@ -203,7 +227,8 @@ def train(
             loss.backward()
             scores.pass_on()
             sum_gradients(parameters.values())
-            _check_finite(loss, optimiser, step=step + 1, last_dir=last_dir)
+            with named_if_wrong():
+                _check_finite(loss, optimiser)
             optimiser.step()
             with torch.no_grad():
                 log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
@@ -231,9 +256,14 @@ def train(
                 _append_line(metrics_path, line)
             if step % config.checkpoint_every == 0:
                 save(step)
+            accuracy = (to_text + to_image) / 2
             if progress is not None:
-                accuracy = (to_text + to_image) / 2
-                progress(Progress(step, n_steps, loss_value, accuracy, images_per_s, eta_s))
+                parts = (
+                    loss_captions.item(),
+                    loss_nouns.item() if config.noun_weight else math.nan,
+                )
+                speed = (images_per_s, eta_s)
+                progress(Progress(step, n_steps, loss_value, *parts, batch_size, accuracy, *speed))
         if step > first_step and step % config.checkpoint_every != 0:
             save(step)
     return TrainResult(
@@ -244,6 +274,9 @@ def train(
         n_steps=n_steps,
         seconds=time.perf_counter() - started_s,
         is_stopped=step < n_steps,
+        is_terminated=signals == {signal.SIGTERM},
+        accuracy=accuracy,
+        batch_size=batch_size,
         notes=(*setup.notes, *_replaced_note(n_replaced, replaced_path)),
     )
 
@@ -274,6 +307,9 @@ def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) 
         n_steps=saved["n_steps"],
         seconds=0.0,
         is_stopped=False,
+        is_terminated=False,
+        accuracy=math.nan,
+        batch_size=0,
         notes=("this run was finished before; nothing was left to do",),
     )
 
@@ -343,34 +379,34 @@ def _build_optimiser(parameters: dict[str, nn.Parameter], config: TrainConfig) -
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
 
 
-def _check_finite(
-    loss: Tensor, optimiser: torch.optim.Optimizer, *, step: int, last_dir: Path
-) -> None:
+def _check_finite(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
     """Stop before a NaN or infinite loss or gradient reaches the weights."""
     trained = [p for group in optimiser.param_groups for p in group["params"]]
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     for name, value in (("loss", loss), ("gradient norm", norm)):
         if not torch.isfinite(value):
-            raise _not_finite(f"the {name} is {value.item()}", step=step, last_dir=last_dir)
+            raise NotFiniteError(f"the {name} is {value.item()}")
 
 
 @contextmanager
-def _not_finite_named(*, step: int, last_dir: Path) -> Iterator[None]:
-    """Raise the same error where embeddings are NaN or infinite before there is a loss."""
+def _not_finite_named(
+    step: int, batch: Batch, last_dir: Path, *, keep: Callable[[], None]
+) -> Iterator[None]:
+    """Save the last good state and name step and batch where a value is NaN or infinite."""
     try:
         yield
     except NotFiniteError as error:
-        raise _not_finite(str(error), step=step, last_dir=last_dir) from error
-
-
-def _not_finite(what: str, *, step: int, last_dir: Path) -> PaclError:
-    if last_dir.exists():
-        why = f"{last_dir} keeps the last checkpoint, from before that step"
-        fix = "try a lower --lr, some --warmup or --precision fp32"
-    else:
-        why = "there is no checkpoint yet"
-        fix = "try --precision fp32 or a lower --lr; at step 1, --model may be damaged"
-    return PaclError(f"{what} at step {step}", why=why, fix=fix)
+        keep()
+        names = batch.names()
+        shown = ", ".join(names[:4]) + (f" ... {len(names):,} in all" if len(names) > 4 else "")
+        if last_dir.exists():
+            kept = f"{last_dir} keeps the last checkpoint, from before that step"
+            fix = "try a lower --lr, some --warmup or --precision fp32"
+        else:
+            kept = "there is no checkpoint yet"
+            fix = "try --precision fp32 or a lower --lr; at step 1, --model may be damaged"
+        why = f"{kept}\nthe batch: {shown}"
+        raise PaclError(f"{error} at step {step}", why=why, fix=fix) from error
 
 
 def _append_line(path: Path, line: dict[str, Any]) -> None:
