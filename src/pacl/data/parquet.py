@@ -18,7 +18,7 @@ def read_parquet(source: Path) -> Table:
 
     Raises:
         InputError: It is no Parquet file.
-        EnvironmentProblem: pyarrow is missing.
+        EnvironmentProblem: The package pyarrow is missing.
     """
     file = open_parquet(source)
     return Table(list(file.schema_arrow.names), _iter_rows(file), "Parquet")

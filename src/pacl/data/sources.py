@@ -1,8 +1,8 @@
-"""Where images come from: what a user names, as a stream of one `Source` each.
+"""Where images come from: the places that a user names, as a stream of one `Source` per image.
 
-Files are listed at once, so that what is missing is named before anything is loaded. What is
-opened on the way (videos, archives, addresses) is read as the images are asked for, and a problem
-there is that one source's: it stands in the stream with an `open` that raises.
+Files are listed immediately, so that a missing one is reported before anything is loaded. Videos,
+archives and addresses are read when their images are needed; a problem there concerns that one
+source, which appears in the stream with an `open` that raises.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ STDIN = "-"
 
 Place = str | Path | Source
 Places = Place | Iterable[Place]
-"""One or several places, as `find_sources` takes them."""
+"""One or several places, as accepted by `find_sources`."""
 
 
 class Sources:
-    """The images of several places, each once, in order; to be gone through once.
+    """The images of several places, each once, in order; can be iterated over once.
 
     Args:
-        parts: Per place its images and their number, where that is known beforehand.
+        parts: For each place its images and, where it is known beforehand, their number.
     """
 
     def __init__(self, parts: Iterable[tuple[Iterable[Source], int | None]]) -> None:
         self._parts = parts
 
     def count(self) -> int | None:
-        """Return how many images there are, of videos about; None where that is not known."""
+        """Return the number of images, approximate for videos; None if it is not known."""
         if not isinstance(self._parts, Sequence):
             return None
         counts = [n for _, n in self._parts]
@@ -67,13 +67,13 @@ def find_sources(places: Places, *, every: int = 1) -> Sources:
     Args:
         places: One or several of: an image file (taken whatever its ending); a folder (the images
             directly in it, by name); a pattern such as "photos/**/*.jpg" or "{000..099}.tar"; a
-            .txt file with a place per line, from here or from its folder; a tar archive; a video;
-            an address (http, https) of an image, archive or video; "-" for an image on stdin; a
-            source, as it is. An iterator is gone through as the images are asked for.
-        every: Of a video every so many frames are taken, from the first on.
+            .txt file with a place per line, relative to the working directory or to its own
+            folder; a tar archive; a video; an address (http, https) of an image, archive or video;
+            "-" for an image on stdin; or a `Source`. An iterator is consumed as images are needed.
+        every: One in so many frames of a video is taken, starting with the first.
 
     Raises:
-        InputError: A place does not exist or holds no image.
+        InputError: A place does not exist or holds no images.
     """
     if every < 1:
         raise InputError(f"every {every} frames", fix="--every 1 for all, 30 for one in thirty")
@@ -85,7 +85,7 @@ def find_sources(places: Places, *, every: int = 1) -> Sources:
 
 
 def _find(place: Place, every: int) -> Iterator[tuple[Iterable[Source], int | None]]:
-    """Yield the images of one place, and their number."""
+    """Yield the images of one place and their number."""
     if isinstance(place, Source):
         yield [place], 1
         return
@@ -105,7 +105,7 @@ def _find(place: Place, every: int) -> Iterator[tuple[Iterable[Source], int | No
 
 
 class _FileSources(Iterable[Source]):
-    """Files, as sources made one by one."""
+    """Files, as sources that are made one by one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -115,7 +115,7 @@ class _FileSources(Iterable[Source]):
 
 
 def _open_as(name: str, path: str, every: int) -> tuple[Iterable[Source], int | None]:
-    """Return the images of one file or address by the ending of its path, and their number."""
+    """Return the images of one file or address, by the ending of its path, and their number."""
     if path.endswith(VIDEO_SUFFIXES):
         return iter_frames(name, every=every), count_frames(name, every=every)
     if path.endswith(ARCHIVE_SUFFIXES):
@@ -129,7 +129,7 @@ def _open_as(name: str, path: str, every: int) -> tuple[Iterable[Source], int | 
 
 
 def _read_list(path: Path) -> list[str]:
-    """Read the places of a list; those that are not here are looked for beside the list."""
+    """Read the places in a list; those not found from here are looked for in the list's folder."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (UnicodeDecodeError, OSError) as error:
@@ -140,7 +140,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _iter_listed(lines: Sequence[str], every: int) -> Iterator[Source]:
-    """Yield the images of a list; what is missing is one failing source."""
+    """Yield the images of a list; a missing place becomes one failing source."""
     for line in lines:
         try:
             yield from chain.from_iterable(images for images, _ in _find(line, every))
@@ -162,7 +162,7 @@ def find_files(place: str | Path) -> Sequence[Path]:
     """Return the files that a path, folder or pattern stands for, in order.
 
     Raises:
-        InputError: There is none.
+        InputError: There are none.
     """
     path = Path(place)
     if path.is_dir():
@@ -171,7 +171,7 @@ def find_files(place: str | Path) -> Sequence[Path]:
     elif path.exists():
         return [path]
     elif glob.has_magic(str(place)):
-        # Path.glob takes no absolute pattern.
+        # Path.glob does not accept absolute patterns.
         matches = glob.glob(str(place), recursive=True)  # noqa: PTH207
         files = sorted(p for p in map(Path, matches) if _is_image(p) or _is_streamed(p))
         looked_for = "image files that match the pattern"

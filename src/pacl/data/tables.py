@@ -1,4 +1,4 @@
-"""Tables of text, CSV, TSV or JSONL, in whatever encoding and with whatever separator."""
+"""Text tables (CSV, TSV or JSONL) in any usual encoding and with any usual separator."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LINES_PER_ROW_MAX = 50
 
 @dataclass(frozen=True)
 class Table:
-    """A table's text, taken apart.
+    """The parsed text of a table.
 
     Attributes:
-        columns: Names, in order.
-        rows: To be gone through once; blank lines are left out.
-        encoding: The one that the text was read in.
+        columns: Column names, in order.
+        rows: Can be iterated over once; blank lines are left out.
+        encoding: The encoding in which the text was read.
     """
 
     columns: list[str]
@@ -37,14 +37,14 @@ class Table:
 
 
 def read_table(source: Path) -> Table:
-    """Read a CSV or TSV (any separator of `, tab ; |`), or a JSONL file by its suffix.
+    """Read a CSV or TSV file (separated by `,`, tab, `;` or `|`), or a JSONL file by its suffix.
 
-    UTF-8, with or without a byte order mark, and UTF-16 with one are read as such, anything else
-    as Windows-1252.
+    UTF-8, with or without a byte order mark, and UTF-16 with one are recognised; anything else is
+    read as Windows-1252.
 
     Raises:
-        InputError: The file cannot be read, is empty or no text, or (while its rows are gone
-            through) a quotation mark is never closed.
+        InputError: The file cannot be read, is empty or is not text; or, while its rows are
+            iterated over, a quotation mark is never closed.
     """
     text, encoding = _decode(source)
     if not text.strip():
@@ -64,7 +64,7 @@ def read_table(source: Path) -> Table:
 
 
 def _decode(source: Path) -> tuple[str, str]:
-    """The text and the encoding's name; a byte order mark is dropped."""
+    """Return the text without a byte order mark, and the name of its encoding."""
     try:
         content = source.read_bytes()
     except OSError as error:
@@ -81,10 +81,10 @@ def _decode(source: Path) -> tuple[str, str]:
 
 
 def _iter_csv_rows(text: str, columns: list[str], separator: str, source: Path) -> Iterator[Row]:
-    """Rows below the header.
+    """Yield the rows below the header.
 
-    A stray quotation mark makes the reader swallow the lines after it into one cell, without an
-    error; so a row of very many lines is one.
+    After a stray quotation mark the reader silently puts all following lines into one cell; so a
+    row of very many lines is an error.
     """
     reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=separator)
     n_blank = text[: len(text) - len(text.lstrip())].count("\n")
@@ -110,7 +110,7 @@ def _iter_csv_rows(text: str, columns: list[str], separator: str, source: Path) 
 
 
 def _iter_json_rows(text: str) -> Iterator[Row]:
-    """One JSON object per line, see `spread`."""
+    """Yield the rows of one JSON object per line; see `spread`."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -125,7 +125,7 @@ def _iter_json_rows(text: str) -> Iterator[Row]:
 
 
 def spread(record: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Turn a record into rows: a list of texts becomes a row each; what is no text, empty cells."""
+    """Yield the rows of a record: one per text in a list; values other than text become empty."""
     lists = {k: v for k, v in record.items() if _is_list_of_texts(v)}
     cells = {k: v if isinstance(v, str) else "" for k, v in record.items()}
     for texts in zip_longest(*lists.values(), fillvalue="") if lists else ((),):

@@ -1,4 +1,4 @@
-"""Many images one after the other: reading ahead, and going on where one fails."""
+"""Many images, one after the other: read ahead, and carry on when one of them fails."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def stream_segmentations(
     """Segment sources in order, one batch at a time; see `pacl.api.Model.stream`.
 
     Args:
-        segmenter: Prepares images in threads, and segments them.
-        sources: Taken one batch ahead; opened in threads, while the batch before is segmented.
+        segmenter: Prepares the images in threads and segments them.
+        sources: Consumed one batch ahead and opened in threads while the previous batch is
+            segmented.
         batch_size: Images that are segmented together.
     """
     left = iter(sources)
@@ -46,7 +47,7 @@ def _prepare(segmenter: Segmenter | OpenSegmenter, source: Source) -> Prepared |
 def _segment_batch(
     segmenter: Segmenter | OpenSegmenter, batch: Sequence[Prepared | Failure]
 ) -> list[Segmentation | Failure]:
-    """Segment what could be read; where memory runs out, one by one to find what fits."""
+    """Segment the images that could be read; if memory runs out, try them one by one."""
     ready = [each for each in batch if isinstance(each, Prepared)]
     try:
         results = iter(segmenter.segment(ready))
@@ -61,7 +62,7 @@ def _segment_batch(
 
 
 def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Tell a full memory from a defect: torch's CPU allocator raises a plain RuntimeError."""
+    """Return whether memory ran out; torch's CPU allocator raises a plain RuntimeError then."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)

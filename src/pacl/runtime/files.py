@@ -1,9 +1,9 @@
 """Files and directories that are written whole or not at all.
 
-A file is written under another name beside its place, flushed to the disk, then renamed. A
-directory ``last/`` is written as ``.last.new``, flushed, and only then takes the place of the old
-one, which waits as ``.last.old`` for the moment between the two renames. Whatever cuts that short
-(full disk, kill, power cut), one complete directory is left, and ``recover`` finds it.
+A file is written under another name in the same directory, flushed to disk, then renamed. A
+directory ``last/`` is written as ``.last.new``, flushed, and only then replaces the old one, which
+is kept as ``.last.old`` between the two renames. Whatever interrupts this (full disk, kill, power
+failure), one complete directory remains, and ``recover`` restores it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pacl.errors import EnvironmentProblem
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, whose file then takes the place of the one at ``path``.
+    """Yield a path to write to; the file written there then replaces the one at ``path``.
 
     Raises:
-        EnvironmentProblem: The disk is full or cannot be written; what was at ``path`` is kept.
+        EnvironmentProblem: The disk is full or not writable; the file at ``path`` is kept.
     """
     draft: Path | None = None
     with disk_problems_named(path):
@@ -46,20 +46,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file, see ``replacing``."""
+    """Write a file as a whole or not at all; see ``replacing``."""
     with replacing(path) as draft:
         draft.write_bytes(content)
 
 
 def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
-    """Replace a directory's contents by what ``write`` puts into an empty one.
+    """Replace a directory's contents with what ``write`` puts into an empty one.
 
     Args:
         directory: The directory to create or replace.
         write: Called with an existing empty directory to fill.
 
     Raises:
-        EnvironmentProblem: The disk refused; the old contents are as they were.
+        EnvironmentProblem: The disk is full or not writable; the old contents are kept.
     """
     recover(directory)
     new, old = _beside(directory, "new"), _beside(directory, "old")
@@ -79,10 +79,10 @@ def replace_directory(directory: Path, write: Callable[[Path], None]) -> None:
 
 
 def recover(directory: Path) -> None:
-    """Bring a directory back to its newest complete state after a replacement was cut short."""
+    """Restore a directory to its newest complete state after an interrupted replacement."""
     new, old = _beside(directory, "new"), _beside(directory, "old")
     if not directory.exists() and old.exists():
-        # The old one is moved away only after the new one is complete.
+        # The old one is moved away only once the new one is complete.
         (new if new.exists() else old).rename(directory)
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
@@ -90,7 +90,7 @@ def recover(directory: Path) -> None:
 
 @contextmanager
 def disk_problems_named(path: Path) -> Iterator[None]:
-    """Turn what the disk says (full, read-only, no permission) into an ``EnvironmentProblem``."""
+    """Turn a disk error (full, read-only, no permission) into an ``EnvironmentProblem``."""
     try:
         yield
     except OSError as error:
@@ -126,7 +126,7 @@ def _flush_names(directory: Path) -> None:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is no such file or it is no JSON object."""
+    """Read the JSON object in a file; return an empty one if the file is missing or holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -84,13 +84,13 @@ def test_opening_reads_each_image_header_and_each_mask_once(
     n_opened, n_loaded = Counter[str](), Counter[str]()
     open_file, decode = images._open, images._decode
 
-    def count_opened(source: Path) -> Image.Image:
+    def count_opened(source: Path, name: str) -> Image.Image:
         n_opened[str(source)] += 1
-        return open_file(source)
+        return open_file(source, name)
 
-    def count_loaded(source: Path) -> Image.Image:
+    def count_loaded(source: Path, name: str) -> Image.Image:
         n_loaded[str(source)] += 1
-        return decode(source)
+        return decode(source, name)
 
     monkeypatch.setattr(images, "_open", count_opened)
     monkeypatch.setattr(images, "_decode", count_loaded)

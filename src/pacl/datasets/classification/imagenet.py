@@ -137,13 +137,15 @@ def _name(words: Mapping[str, tuple[str, ...]]) -> Labels:
     return plain_labels(list(choose_names(words).values()))
 
 
+def _list_folders(root: Path, folder: str) -> tuple[Path, dict[str, list[Path]]]:
+    """Where a test set lies, in a folder below root or in root itself, and its class folders."""
+    base = root / folder if (root / folder).is_dir() else root
+    return base, list_class_folders(base) if base.is_dir() else {}
+
+
 def _read_variant(root: Path, *, folder: str, title: str, download: str) -> ClassificationData:
     """A test set in folders by WordNet id."""
-    if (root / folder).is_dir():
-        base = root / folder
-    else:
-        base = root
-    folders = list_class_folders(base) if base.is_dir() else {}
+    base, folders = _list_folders(root, folder)
     folders = {name: paths for name, paths in folders.items() if name[:1] == "n" and paths}
     if not folders:
         raise InputError(
@@ -182,8 +184,7 @@ def read_v2(root: Path) -> ClassificationData:
     Raises:
         InputError: The images or the list of the 1,000 classes are missing.
     """
-    base = root / _V2_FOLDER if (root / _V2_FOLDER).is_dir() else root
-    folders = list_class_folders(base) if base.is_dir() else {}
+    base, folders = _list_folders(root, _V2_FOLDER)
     numbered = {name: paths for name, paths in folders.items() if name.isdecimal()}
     if not numbered:
         raise InputError(

@@ -14,10 +14,10 @@ from pacl.datasets.segmentation.dataset import (
     MaskItem,
     Problem,
     find_base,
+    find_images,
     names,
     need,
 )
-from pacl.errors import InputError
 
 CLASSES = names("""
     wall, building, sky, floor, tree, ceiling, road, bed, window, grass, cabinet, sidewalk,
@@ -114,9 +114,7 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
         download=DOWNLOAD,
     )
     masks = need(base / "annotations" / "validation", kind="the folder of masks", download=DOWNLOAD)
-    image_paths = sorted((base / "images" / "validation").glob("*.jpg"))
-    if not image_paths:
-        raise InputError(f"no images in {base / 'images' / 'validation'}", fix=DOWNLOAD)
+    image_paths = find_images(base / "images" / "validation", "*.jpg", download=DOWNLOAD)
     return tuple(MaskItem(path, masks / f"{path.stem}.png") for path in image_paths)
 
 

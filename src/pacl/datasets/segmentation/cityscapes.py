@@ -15,9 +15,9 @@ from pacl.datasets.segmentation.dataset import (
     MaskItem,
     Problem,
     find_base,
+    find_images,
     need,
 )
-from pacl.errors import InputError
 
 NAME_OF_LABEL_ID = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole",
@@ -55,9 +55,8 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
         root, ("cityscapes",), holds="leftImg8bit/val", title="Cityscapes", download=DOWNLOAD
     )
     masks = need(base / "gtFine" / "val", kind="the folder of masks", download=DOWNLOAD)
-    image_paths = sorted((base / "leftImg8bit" / "val").glob("*/*_leftImg8bit.png"))
-    if not image_paths:
-        raise InputError(f"no images in {base / 'leftImg8bit' / 'val'}", fix=DOWNLOAD)
+    images = base / "leftImg8bit" / "val"
+    image_paths = find_images(images, "*/*_leftImg8bit.png", download=DOWNLOAD)
     return tuple(MaskItem(path, _mask_path(masks, path)) for path in image_paths)
 
 

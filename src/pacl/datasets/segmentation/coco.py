@@ -18,6 +18,7 @@ from pacl.datasets.segmentation.dataset import (
     MaskItem,
     Problem,
     find_base,
+    find_images,
     names,
     need,
 )
@@ -108,9 +109,7 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
     masks = need(
         base / "annotations" / "val2017", kind="the folder of pixel maps", download=DOWNLOAD
     )
-    image_paths = sorted((base / "images" / "val2017").glob("*.jpg"))
-    if not image_paths:
-        raise InputError(f"no images in {base / 'images' / 'val2017'}", fix=DOWNLOAD)
+    image_paths = find_images(base / "images" / "val2017", "*.jpg", download=DOWNLOAD)
     items = tuple(MaskItem(path, masks / f"{path.stem}.png") for path in image_paths)
     converted = masks / f"{image_paths[0].stem}_labelTrainIds.png"
     if converted.is_file() and not items[0].mask_path.is_file():

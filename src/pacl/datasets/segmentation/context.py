@@ -27,8 +27,8 @@ from pacl.datasets.segmentation.dataset import (
     MaskItem,
     Problem,
     find_base,
+    listed_items,
     need,
-    read_split,
 )
 from pacl.errors import EnvironmentProblem, InputError
 
@@ -88,10 +88,8 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
     if not masks.is_dir():
         need(base / JSON_NAME, kind="the annotations' file", download=DOWNLOAD)
         convert_annotations(base)
-    stems = read_split(split, download=f"remove {masks} to have both made again, or {DOWNLOAD}")
-    return tuple(
-        MaskItem(base / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems
-    )
+    remake = f"remove {masks} to have both made again, or {DOWNLOAD}"
+    return listed_items(base, masks, split, download=remake)
 
 
 def convert_annotations(base: Path) -> int:

@@ -195,6 +195,30 @@ def read_split(path: Path, *, download: str) -> list[str]:
     return image_names
 
 
+def find_images(folder: Path, pattern: str, *, download: str) -> list[Path]:
+    """The images in a folder, in order.
+
+    Raises:
+        InputError: There are none.
+    """
+    paths = sorted(folder.glob(pattern))
+    if not paths:
+        raise InputError(f"no images in {folder}", fix=download)
+    return paths
+
+
+def listed_items(base: Path, masks: Path, split: Path, *, download: str) -> tuple[MaskItem, ...]:
+    """The images and masks of a Pascal VOC folder that a split file lists.
+
+    Raises:
+        InputError: The split file is missing or empty.
+    """
+    stems = read_split(split, download=download)
+    return tuple(
+        MaskItem(base / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems
+    )
+
+
 def missing_files(items: Sequence[MaskItem], download: str) -> Problem | None:
     """That images or masks are not there, with the first few."""
     paths = [path for item in items for path in (item.image_path, item.mask_path)]

@@ -16,9 +16,9 @@ from pacl.datasets.segmentation.dataset import (
     MaskItem,
     Problem,
     find_base,
+    listed_items,
     names,
     need,
-    read_split,
 )
 
 VOID = 255
@@ -69,10 +69,8 @@ def find_items(root: Path) -> tuple[MaskItem, ...]:
         download=DOWNLOAD,
     )
     masks = need(base / "SegmentationClass", kind="the folder of masks", download=DOWNLOAD)
-    stems = read_split(base / "ImageSets" / "Segmentation" / "val.txt", download=DOWNLOAD)
-    return tuple(
-        MaskItem(base / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems
-    )
+    split = base / "ImageSets" / "Segmentation" / "val.txt"
+    return listed_items(base, masks, split, download=DOWNLOAD)
 
 
 MANY_PIXELS = 4_000_000
