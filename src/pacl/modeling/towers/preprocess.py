@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,17 +44,27 @@ class Preprocessing:
     rounds_crop: bool = False
 
     @classmethod
-    def from_config(cls, values: dict[str, Any], *, rounds_crop: bool = False) -> Preprocessing:
+    def from_config(
+        cls,
+        values: dict[str, Any],
+        *,
+        family: Mapping[str, Any] | None = None,
+        rounds_crop: bool = False,
+    ) -> Preprocessing:
         """Read the values of a preprocessor_config.json, old (ints) and new (dicts) notation.
 
         Args:
             values: As read from the file.
+            family: What holds where the file is silent; None: a CLIP's values.
             rounds_crop: The crop of torchvision, with which every CLIP was trained. The file does
                 not say it; transformers' own processor is a pixel off on a quarter of all sizes.
 
         Raises:
             InputError: A size is given in a notation that CLIP checkpoints do not use.
         """
+        values = {**(family or {}), **values}
+        if not values.get("do_normalize", True):
+            values |= {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
         size, crop = values.get("size", 224), values.get("crop_size", 224)
         if isinstance(size, dict):
             size = size.get("shortest_edge") or _height_width(size)

@@ -1,8 +1,8 @@
 """The last block, five ways: CLIP itself and the training-free dense baselines.
 
 Each function takes one pre-norm transformer block of a CLIP vision tower (read with transformers:
-`layer_norm1`, `self_attn`, `layer_norm2`, `mlp`), all its input tokens, CLS first, and the patch
-grid, and gives the tokens after the block. Written from the equations of the papers, with
+`layer_norm1`, `self_attn`, `layer_norm2`, `mlp`; other families are given the same names by
+`families.py`), all its input tokens, CLS and registers first, and the patch grid, and gives the tokens after the block. Written from the equations of the papers, with
 q, k, v the heads of LN1(x), d the width of a head, and W_o the output projection:
 
     clip       y = x + W_o softmax(q kᵀ/√d) v;                 y + MLP(LN2(y))      CLIP
@@ -11,7 +11,7 @@ q, k, v the heads of LN1(x), d the width of a head, and W_o the output projectio
     clearclip  W_o softmax(q qᵀ/√d) v                                               2407.12442
     naclip     W_o softmax(k kᵀ/√d + ω) v,  ω_ij = exp(-|p_i - p_j|²/2σ²), σ = 5    2404.08181
 
-In NACLIP p is a patch's (row, column), and ω is 0 for the pairs with CLS.
+In NACLIP p is a patch's (row, column), and ω is 0 for the pairs with CLS or a register.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def naclip_block(
     No residual and no feed-forward, the paper's reduced last block.
     """
     _, key, value = _project(block, tokens)
-    prior = F.pad(neighbourhood(grid, like=key), (1, 0, 1, 0))
+    n_prefix = tokens.shape[1] - grid[0] * grid[1]
+    prior = F.pad(neighbourhood(grid, like=key), (n_prefix, 0, n_prefix, 0))
     return _merge(F.scaled_dot_product_attention(key, key, value, attn_mask=prior), block.self_attn)
 
 

@@ -1,0 +1,89 @@
+"""Build a model of transformers from a checkpoint's own files, whole or not at all."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pacl.errors import InputError
+from pacl.modeling.towers import files
+
+
+def build_pretrained(
+    architecture: str, directory: Path, *, config: Any = None, weights: dict[str, Tensor]
+) -> Any:
+    """Build a model and fill it, in float32 and in evaluation mode.
+
+    Args:
+        architecture: The model's class in transformers.
+        directory: Holds config.json.
+        config: A configuration in place of that file's.
+        weights: As they are stored; transformers knows the names that a family had before.
+
+    Raises:
+        InputError: The configuration is impossible, or weights are missing or do not fit.
+    """
+    import transformers
+
+    config = read_config(directory) if config is None else config
+    with _silence():
+        try:
+            model, found = getattr(transformers, architecture).from_pretrained(
+                None,
+                config=config,
+                state_dict=weights,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the weights in {directory} do not fit its {files.CONFIG}", why=str(error)
+            ) from None
+    wrong = sorted({str(key) for key in (*found["missing_keys"], *found["mismatched_keys"])})
+    if wrong:
+        raise InputError(
+            f"the weights in {directory} are not those that its {files.CONFIG} describes",
+            why=f"missing, or of another shape, {len(wrong)}: {', '.join(wrong[:3])}",
+        )
+    return model.requires_grad_(False).eval()
+
+
+def read_config(directory: Path) -> Any:
+    """Read config.json as transformers does.
+
+    Raises:
+        InputError: It describes no model that transformers knows.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (StrictDataclassError, TypeError, ValueError, KeyError, OSError) as error:
+        raise InputError(
+            f"{directory / files.CONFIG} describes no model that transformers knows",
+            why=str(error),
+        ) from None
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """Keep transformers' progress bar and report of loading off the terminal: we say it."""
+    from transformers.utils import logging
+
+    had_bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bar:
+            logging.enable_progress_bar()
