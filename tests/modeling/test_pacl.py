@@ -24,7 +24,7 @@ from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.pacl import Pacl, load
 from pacl.modeling.pooling import pooled_compatibility
 from pacl.modeling.towers.hf import HfClip
-from pacl.modeling.towers.load import load_text, load_vision
+from pacl.modeling.towers.load import load_text_tower, load_vision_tower
 from pacl.text.labels import Labels
 
 
@@ -309,8 +309,8 @@ def test_another_clip_of_the_same_widths_is_refused(saved: Path, tmp_path: Path)
 
 
 def _pair(tmp_path: Path, head: str) -> Pacl:
-    vision = load_vision(write_resnet(tmp_path / "vision"))
-    text = load_text(write_words(tmp_path / "words"))
+    vision = load_vision_tower(write_resnet(tmp_path / "vision"))
+    text = load_text_tower(write_words(tmp_path / "words"))
     joint = vision.width if head == "text" else text.text_width
     return Pacl(
         vision=vision,
@@ -354,13 +354,13 @@ def test_every_part_of_a_pair_changes_its_fingerprint(tmp_path: Path, part: str)
     model = _pair(tmp_path, "both")
     before = model.fingerprint
     if part == "text.table":
-        model.text = load_text(write_words(tmp_path / "others", seed=1))
+        model.text = load_text_tower(write_words(tmp_path / "others", seed=1))
     elif part == "vision":
         path = tmp_path / "vision" / "model.safetensors"
         weights = safetensors.torch.load_file(path)
         next(w for name, w in weights.items() if name.endswith("convolution.weight")).add_(1e-3)
         safetensors.torch.save_file(weights, path)
-        model.vision = load_vision(tmp_path / "vision")
+        model.vision = load_vision_tower(tmp_path / "vision")
     else:
         model.get_parameter(part).data[0] += 1e-3
     assert model.fingerprint != before
@@ -379,7 +379,7 @@ def test_a_changed_tower_is_refused_and_a_moved_one_found(tmp_path: Path) -> Non
 
 
 def test_a_clip_crosses_with_other_towers(clip_dir: Path, tmp_path: Path) -> None:
-    clip, words = load_vision(clip_dir), load_text(write_words(tmp_path / "words"))
+    clip, words = load_vision_tower(clip_dir), load_text_tower(write_words(tmp_path / "words"))
     crossed = Pacl(vision=clip, text=words, embedder=VisionEmbedder(clip.width, words.text_width))
     crossed.save_pretrained(tmp_path / "run")
     again = load(tmp_path / "run", device="cpu")

@@ -20,7 +20,7 @@ from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
 from pacl.modeling.pooling import Pooling, pooled_compatibility
 from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
 from pacl.modeling.towers.hf import HfClip
-from pacl.modeling.towers.load import load_clip, load_pair, load_text, load_vision
+from pacl.modeling.towers.load import load_clip, load_pair, load_text_tower, load_vision_tower
 from pacl.text.labels import Labels, fill_templates
 
 if TYPE_CHECKING:
@@ -421,8 +421,8 @@ class Pacl(nn.Module):
         vision, text = vision or encoder, text or encoder
         if vision is None and text is None:
             vision, text = load_pair(config["vision"], config["text"], device=device)
-        vision = vision or load_vision(config["vision"], device=device)
-        text = text or load_text(config["text"], device=device)
+        vision = vision or load_vision_tower(config["vision"], device=device)
+        text = text or load_text_tower(config["text"], device=device)
         checkpoint.check_towers(config, vision, text, directory)
         of_patches = checkpoint.read_embedder(config["embedder"], directory, checkpoint.WEIGHTS)
         of_texts = checkpoint.read_embedder(
@@ -484,8 +484,8 @@ def load(
             )
         return Pacl.from_pretrained(
             find_source(run),
-            vision=None if vision is None else load_vision(vision, device=device),
-            text=None if text is None else load_text(text, device=device),
+            vision=None if vision is None else load_vision_tower(vision, device=device),
+            text=None if text is None else load_text_tower(text, device=device),
             device=device,
         )
     if source is None:

@@ -15,7 +15,7 @@ from checkpoints import write_clip
 from foreign_towers import WIDTHS, write_efficientnet, write_resnet
 from pacl.errors import InputError
 from pacl.modeling.towers.conv import ConvTower
-from pacl.modeling.towers.load import load_vision
+from pacl.modeling.towers.load import load_vision_tower
 
 
 def images(*shape: int) -> Tensor:
@@ -109,5 +109,5 @@ def test_it_stays_frozen_and_settings_change_its_fingerprint(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_says_which_tower_it_is(tmp_path: Path) -> None:
-    assert load_vision(write_clip(tmp_path / "clip")).token_kinds[0] == "clip"
-    assert load_vision(write_resnet(tmp_path / "resnet")).token_kinds == ("features",)
+    assert load_vision_tower(write_clip(tmp_path / "clip")).token_kinds[0] == "clip"
+    assert load_vision_tower(write_resnet(tmp_path / "resnet")).token_kinds == ("features",)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from foreign_towers import write_words
 from pacl.errors import InputError
-from pacl.modeling.towers.load import load_text
+from pacl.modeling.towers.load import load_text_tower
 from pacl.modeling.towers.static_text import StaticText
 
 TEXTS = ["a red house", "the sea under a blue sky", "boat"]
@@ -36,7 +36,7 @@ def test_the_key_of_wordllama_is_known_too(tmp_path: Path) -> None:
     path = write_words(tmp_path) / "model.safetensors"
     expected = StaticText.from_pretrained(tmp_path).encode_texts(TEXTS)
     save_file({"embedding.weight": load_file(path)["embeddings"]}, path)
-    assert torch.equal(load_text(tmp_path).encode_texts(TEXTS), expected)
+    assert torch.equal(load_text_tower(tmp_path).encode_texts(TEXTS), expected)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -46,10 +46,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         tower.encode_texts(["a boat", " "])
     save_file({"embeddings": torch.zeros(3, 2)}, path)
     with pytest.raises(InputError, match="does not fit"):
-        load_text(tmp_path)
+        load_text_tower(tmp_path)
     save_file({"other": torch.zeros(3, 2)}, path)
     with pytest.raises(InputError, match=r"(?s)no table.*found other"):
-        load_text(tmp_path)
+        load_text_tower(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="no text tower"):
-        load_text(tmp_path)
+        load_text_tower(tmp_path)

@@ -4,6 +4,9 @@ A family is read with transformers; `vit.VitTower` walks through any of them. Ho
 before the patches is the length of what `prefix` returns, and is never written down twice.
 """
 
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -221,3 +224,6 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 """The families by `model_type` of config.json."""
+
+PAIRS = {"siglip": "SiglipModel", "tipsv2": "Tipsv2Model"}
+"""Models of a vision and a text tower by `model_type`, and their class in transformers."""

@@ -40,6 +40,9 @@ TRAINABLE_PARTS = {
     "vision": ("vision_model", "visual_projection"),
     "text": ("text_model", "text_projection"),
 }
+CLIPS = {"clip": "CLIP", "metaclip_2": "MetaClip2"}
+"""Models with CLIP's modules, by `model_type`; MetaCLIP 2 has a tokenizer without cleaning."""
+
 TEXTS_AT_ONCE = 512
 
 
@@ -93,6 +96,7 @@ class HfClip(nn.Module):
         self.joint_width: int = clip.config.projection_dim
         self.text_width: int = self.joint_width
         self.token_kinds = tuple(TOKEN_KINDS)
+        self.cleans_texts: bool = clip.config.model_type == "clip"
         self.n_layers: int = vision.num_hidden_layers
         self.context_length: int = text.max_position_embeddings
 
@@ -363,8 +367,9 @@ class HfClip(nn.Module):
             Ids, padded on the right to the longest text; the mask of real tokens; how many
             texts were cut.
         """
-        cleaned = list(map(clean_text, texts))
-        rows = self.tokenizer(cleaned, padding=False, truncation=False, verbose=False).input_ids
+        if self.cleans_texts:
+            texts = list(map(clean_text, texts))
+        rows = self.tokenizer(list(texts), padding=False, truncation=False, verbose=False).input_ids
         return pad_tokens(
             rows, context_length=self.context_length, pad_id=self.tokenizer.pad_token_id
         )
@@ -379,7 +384,8 @@ class HfClip(nn.Module):
         from tokenizers.normalizers import Sequence as Normalizers
 
         tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
-        tokenizer.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
+        if self.cleans_texts:
+            tokenizer.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
         tokenizer.enable_truncation(self.context_length)
         tokenizer.enable_padding(pad_id=self.tokenizer.pad_token_id)
         return tokenizer.to_str()
@@ -408,18 +414,20 @@ class HfClip(nn.Module):
 def _build_clip(directory: Path) -> Any:
     """Build the modules that a checkpoint's config.json describes, with random weights."""
     guard_against_torchvision()
+    import transformers
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import CLIPConfig, CLIPModel
 
     values = files.read_json(directory / files.CONFIG)
-    if values.get("model_type") != "clip":
+    if values.get("model_type") not in CLIPS:
         raise InputError(
             f"{directory} is not a CLIP checkpoint",
             why=f"its config.json has model_type {values.get('model_type')!r}, wanted 'clip'",
             fix="give a CLIP with both towers, such as openai/clip-vit-base-patch16",
         )
     try:
-        return CLIPModel(CLIPConfig.from_dict(values))
+        name = CLIPS[values["model_type"]]
+        config = getattr(transformers, f"{name}Config").from_dict(values)
+        return getattr(transformers, f"{name}Model")(config)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise InputError(
             f"{directory / files.CONFIG} does not describe a CLIP", why=str(error)
@@ -427,9 +435,11 @@ def _build_clip(directory: Path) -> Any:
 
 
 def _build_tokenizer(directory: Path) -> Any:
-    from transformers import CLIPTokenizer
+    from transformers import AutoTokenizer, CLIPTokenizer
 
     files.require_tokenizer(directory)
+    if files.read_json(directory / files.CONFIG)["model_type"] != "clip":
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
     tokenizer = CLIPTokenizer.from_pretrained(directory, local_files_only=True)
     tokenizer.backend_tokenizer.normalizer = None  # `clean_text` does it, and OpenAI's does no NFC
     return tokenizer

@@ -8,10 +8,15 @@ import torch
 
 from pacl.errors import InputError
 from pacl.modeling.names import CONFIG, find_source
-from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
+from pacl.modeling.towers import files
 from pacl.modeling.towers.conv import ConvTower
-from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.families import FAMILIES, PAIRS
+from pacl.modeling.towers.hf import CLIPS, HfClip
+from pacl.modeling.towers.protocols import FrozenClip, TextTower, VisionTower
 from pacl.modeling.towers.static_text import TOKENIZER, StaticText
+from pacl.modeling.towers.text import MODULES, TEXT_FAMILIES, TransformerText
+from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
+from pacl.modeling.towers.vit import VitTower
 
 
 def load_clip(source: str | Path, *, device: str | torch.device = "cpu") -> FrozenClip:
@@ -26,23 +31,33 @@ def load_clip(source: str | Path, *, device: str | torch.device = "cpu") -> Froz
     return clip
 
 
-def load_vision(source: str | Path, *, device: str | torch.device = "cpu") -> VisionTower:
-    """Load a CLIP, or a convolutional network in transformers' format.
+def load_vision_tower(source: str | Path, *, device: str | torch.device = "cpu") -> VisionTower:
+    """Load any frozen vision tower that pacl knows, by hub id or local directory.
+
+    A CLIP or MetaCLIP 2; a vision transformer of a family in `families.py` (alone, or the vision
+    half of a SigLIP or TIPSv2); a convolutional network in transformers' format.
 
     Raises:
         InputError: Nothing of that name, or no such tower.
         EnvironmentProblem: The hub cannot be reached.
     """
     directory = files.find_checkpoint(find_source(source))
-    if _is_clip(directory):
+    values = files.read_json(directory / CONFIG)
+    if values.get("model_type") in CLIPS:
         return load_clip(source, device=device)
-    tower = ConvTower.from_pretrained(directory, device=device)
+    guard_against_torchvision()
+    is_vit = values.get("model_type") in {*FAMILIES, *PAIRS}
+    kind = VitTower if is_vit else ConvTower
+    tower = kind.from_pretrained(directory, device=device)
     tower.source = str(source)
     return tower
 
 
-def load_text(source: str | Path, *, device: str | torch.device = "cpu") -> TextTower:
-    """Load a CLIP, or static word vectors.
+def load_text_tower(source: str | Path, *, device: str | torch.device = "cpu") -> TextTower:
+    """Load any frozen text tower that pacl knows, by hub id or local directory.
+
+    A CLIP or MetaCLIP 2; the text half of a SigLIP or TIPSv2; a sentence encoder in the layout of
+    sentence-transformers; static word vectors.
 
     Raises:
         InputError: Nothing of that name, or no such tower.
@@ -51,14 +66,21 @@ def load_text(source: str | Path, *, device: str | torch.device = "cpu") -> Text
     found = Path(find_source(source))
     if not found.is_dir():
         found = files.download_checkpoint(str(source))
-    if _is_clip(found):
+    values = files.read_json(found / CONFIG) if (found / CONFIG).is_file() else {}
+    if values.get("model_type") in CLIPS:
         return load_clip(source, device=device)
-    if not (found / TOKENIZER).is_file():
+    guard_against_torchvision()
+    is_encoder = values.get("model_type") in {*TEXT_FAMILIES, *PAIRS}
+    if is_encoder or (found / MODULES).is_file():
+        tower: StaticText | TransformerText = TransformerText.from_pretrained(found, device=device)
+    elif (found / TOKENIZER).is_file():
+        tower = StaticText.from_pretrained(found, device=device)
+    else:
         raise InputError(
             f"{source} is no text tower",
-            why=f"looked for a CLIP, or word vectors with {TOKENIZER}\n{files.found_files(found)}",
+            why=f"looked for a CLIP, a known text encoder, or word vectors with {TOKENIZER}\n"
+            f"{files.found_files(found)}",
         )
-    tower = StaticText.from_pretrained(found, device=device)
     tower.source = str(source)
     return tower
 
@@ -67,12 +89,12 @@ def load_pair(
     vision: str | Path, text: str | Path, *, device: str | torch.device = "cpu"
 ) -> tuple[VisionTower, TextTower]:
     """Load both towers; a CLIP that is named twice is loaded once."""
-    if str(vision) == str(text):
+    if str(vision) == str(text) and _is_clip(vision):
         clip = load_clip(vision, device=device)
         return clip, clip
-    return load_vision(vision, device=device), load_text(text, device=device)
+    return load_vision_tower(vision, device=device), load_text_tower(text, device=device)
 
 
-def _is_clip(directory: Path) -> bool:
-    path = directory / CONFIG
-    return path.is_file() and files.read_json(path).get("model_type") == "clip"
+def _is_clip(source: str | Path) -> bool:
+    path = files.find_checkpoint(find_source(source)) / CONFIG
+    return files.read_json(path).get("model_type") in CLIPS

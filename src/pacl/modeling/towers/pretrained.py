@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
+from pacl.modeling.towers.families import PAIRS
 
 
 def build_pretrained(
@@ -55,6 +57,17 @@ def build_pretrained(
     return model.requires_grad_(False).eval()
 
 
+def build_half(
+    half: Literal["vision", "text"], directory: Path, *, config: Any, weights: dict[str, Tensor]
+) -> tuple[Any, Any]:
+    """Build a model of two towers, and return one of them beside the whole.
+
+    The whole is built even so: only it knows the names that the checkpoint's weights have.
+    """
+    whole = build_pretrained(PAIRS[config.model_type], directory, config=config, weights=weights)
+    return getattr(whole, f"{half}_model"), whole
+
+
 def read_config(directory: Path) -> Any:
     """Read config.json as transformers does.
 
@@ -80,7 +93,7 @@ def _silence() -> Generator[None]:
 
     had_bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     try:
         yield
     finally:

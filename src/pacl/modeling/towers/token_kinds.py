@@ -1,9 +1,10 @@
 """The last block, five ways: CLIP itself and the training-free dense baselines.
 
 Each function takes one pre-norm transformer block of a CLIP vision tower (read with transformers:
-`layer_norm1`, `self_attn`, `layer_norm2`, `mlp`; other families are given the same names by
-`families.py`), all its input tokens, CLS and registers first, and the patch grid, and gives the tokens after the block. Written from the equations of the papers, with
-q, k, v the heads of LN1(x), d the width of a head, and W_o the output projection:
+`layer_norm1`, `self_attn`, `layer_norm2`, `mlp`; `families.py` gives the blocks of other families
+these names), all its input tokens, CLS and registers first, and the patch grid, and returns the
+tokens after the block. Written from the equations of the papers, with q, k, v the heads of LN1(x),
+d the width of a head, and W_o the output projection:
 
     clip       y = x + W_o softmax(q kᵀ/√d) v;                 y + MLP(LN2(y))      CLIP
     maskclip   y = x + W_o v;                                  y + MLP(LN2(y))      2112.01071

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
-from pacl.modeling.towers.families import FAMILIES, PLAIN_KIND, Family
+from pacl.modeling.towers.families import FAMILIES, PAIRS, PLAIN_KIND, Family
 from pacl.modeling.towers.positions import embed_patches, interpolate_positions
 from pacl.modeling.towers.preprocess import Preprocessing
-from pacl.modeling.towers.pretrained import build_pretrained, read_config
+from pacl.modeling.towers.pretrained import build_half, build_pretrained, read_config
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
 from pacl.modeling.towers.walk import onednn_products
 
@@ -69,20 +69,23 @@ class VitTower(nn.Module):
         self.n_prefix = len(family.prefix(model))
 
     @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, device: str | torch.device = "cpu"
-    ) -> VitTower:
+    def from_pretrained(cls, source: str | Path, *, device: str | torch.device = "cpu") -> VitTower:
         """Load a tower by hub id or from a local directory.
 
         Raises:
-            InputError: No such checkpoint, a family that is not known, or weights that do not fit.
+            InputError: No such checkpoint, or weights that do not fit it.
             EnvironmentProblem: The hub cannot be reached.
         """
         directory = files.find_checkpoint(source)
         config, weights = read_config(directory), files.read_weights(directory)
-        family = FAMILIES[config.model_type]
+        if config.model_type in PAIRS:
+            model, _ = build_half("vision", directory, config=config, weights=weights)
+            family = FAMILIES[model.config.model_type]
+        else:
+            family = FAMILIES[config.model_type]
+            model = build_pretrained(family.architecture, directory, config=config, weights=weights)
         return cls(
-            build_pretrained(family.architecture, directory, config=config, weights=weights),
+            model,
             family=family,
             preprocessing=Preprocessing.from_config(
                 files.read_preprocessing(directory), family=family.processor
