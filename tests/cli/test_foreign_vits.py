@@ -1,0 +1,79 @@
+"""A DINOv2 with a CLIP's texts, and both towers of a SigLIP, through the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pacl
+from checkpoints import write_clip
+from foreign_towers import write_vit, write_word_tokenizer
+from pacl.cli import main
+from training_runs import write_pairs
+
+PAIRS = {"dinov2 and clip": ("dinov2", "clip"), "siglip": ("siglip", "siglip")}
+
+
+@pytest.fixture(params=PAIRS)
+def line(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Arguments of a short training with one pair of towers."""
+    monkeypatch.chdir(tmp_path)
+    vision, text = PAIRS[request.param]
+    if vision == "siglip":
+        write_word_tokenizer(write_vit("SiglipModel", Path("siglip")))
+    else:
+        write_vit("Dinov2WithRegistersModel", Path("dinov2"))
+        write_clip(Path("clip"))
+    write_pairs(Path("data"))
+    towers = ["train", "--data", "data", "--vision", vision, "--text", text, "--precision", "fp32"]
+    return [*towers, "--batch-size", "6", "--steps", "3", "--checkpoint-every", "1"]
+
+
+def test_train_segment_evaluate_classify(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line, "--output", "run"]) == 0
+    photo, model = "data/images/0.png", ["--model", "run"]
+    stride = str(pacl.load("run", device="cpu").pacl.vision.patch_size_px // 2)
+    fine = ["--patch-stride-px", stride, "--formats", "png", "--output", "fine"]
+    assert main(["segment", photo, "--labels", "house,boat", *model, *fine]) == 0
+    assert main(["classify", photo, "--labels", "house,boat", *model]) == 0
+    for name in ("images", "masks"):
+        Path("masks", name).mkdir(parents=True)
+    Path("masks/classes.txt").write_text("house\nboat\n")
+    Image.open(photo).save("masks/images/0.png")
+    mask = np.tile(np.array([0, 1], dtype=np.uint8).repeat(16), (32, 1))
+    Image.fromarray(mask).save("masks/masks/0.png")
+    assert main(["evaluate", "masks", *model, "--output", "scores"]) == 0
+    [saved] = Path("scores").glob("*.json")
+    assert 0 <= json.loads(saved.read_text())["miou"] <= 1
+    capsys.readouterr()
+    assert main([*line, "--output", "run"]) == 0
+    assert "3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_and_a_resumed_run_train_what_one_trains(line: list[str]) -> None:
+    assert main([*line, "--output", "one"]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    first = [*line, "--output", "two"]
+    for command in (
+        [*launcher, "-m", "pacl", *[*first[:-4], "1", *first[-3:]]],
+        [*launcher, "-m", "pacl", *first],
+    ):
+        subprocess.run(
+            command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+    one, two = (pacl.load(run, device="cpu").pacl for run in ("one", "two"))
+    for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
