@@ -26,7 +26,7 @@ from pacl.inference.config import SegmentConfig
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.engines.onnx import write_graph
 from pacl.modeling.pacl import Pacl
-from pacl.modeling.towers.load import load_text, load_vision
+from pacl.modeling.towers.load import load_text_tower, load_vision_tower
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -105,8 +105,8 @@ def test_random_vit_b16_equals_torch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_pair_of_foreign_towers_is_exported(tmp_path: Path) -> None:
-    vision = load_vision(write_resnet(tmp_path / "vision"))
-    text = load_text(write_words(tmp_path / "text"))
+    vision = load_vision_tower(write_resnet(tmp_path / "vision"))
+    text = load_text_tower(write_words(tmp_path / "text"))
     torch.manual_seed(0)
     embedder = VisionEmbedder(vision.width, text.text_width)
     model = Pacl(vision=vision, text=text, embedder=embedder, token_kind=vision.token_kinds[0])

@@ -118,12 +118,12 @@ def interpolate_positions(
         covered_px = [max(covered_px)] * 2
     rows, columns = (
         _axis_weights(
-            (torch.arange(n, dtype=torch.float64) * stride_px + patch_px / 2) * side / covered - 0.5,
+            (torch.arange(n, dtype=torch.float64) * stride_px + patch_px / 2) / places_px - 0.5,
             side,
             table_filter=table_filter,
-            widening=patch_px * side / covered,
+            widening=patch_px / places_px,
         ).to(positions.device)
-        for n, covered in zip(grid, covered_px, strict=True)
+        for n, places_px in zip(grid, (covered / side for covered in covered_px), strict=True)
     )
     native = torch.unflatten(positions.float(), 0, (side, side))
     sampled = torch.einsum("rh,cw,hwe->rce", rows, columns, native)
