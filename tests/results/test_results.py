@@ -16,7 +16,7 @@ from pacl.errors import EnvironmentProblem, InputError
 from pacl.results import FORMATS, Segmentation
 from pacl.results.folder import OutputFolder
 from pacl.results.palette import class_colours
-from pacl.results.writers import Writers
+from pacl.results.writers import Writers, strips
 from pacl.results.writers.heatmap import colourise, draw_heatmap
 from pacl.results.writers.overlay import class_borders, draw_overlay
 from pacl.results.writers.png import read_label_png, write_label_png
@@ -159,6 +159,22 @@ def test_overlay_tints_labelled_pixels_only() -> None:
     assert (shown[:, :2] == class_colours(["a", "b"])[1]).all()
     assert (shown[:, 2] < shown[:, 1]).any()  # the outline
     assert class_borders(label_map, width_px=2).sum() == 8
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (600, 1100, 3), dtype=np.uint8))
+    label_map = rng.integers(0, 3, (6, 11)).repeat(100, axis=0).repeat(100, axis=1)
+    scores = rng.random(label_map.shape, dtype=np.float32)
+    result = Segmentation(image, ("a", "b"), label_map, scores, np.zeros((2, 6, 11)))
+    shown, summary = np.asarray(result.overlay()), result.summary()
+    for label, entry in zip("ab", summary["labels"], strict=True):  # pyright: ignore
+        number = "ab".index(label) + 1
+        assert entry["area"] == (label_map == number).mean()
+        assert entry["mean_score"] == pytest.approx(scores[label_map == number].mean(), rel=1e-5)
+    monkeypatch.setattr(strips, "STRIP_PX", 7 * 1100)
+    assert np.array_equal(np.asarray(result.overlay()), shown)
+    assert result.summary()["none_area"] == (label_map == 0).mean()
 
 
 def test_an_empty_result_has_an_overlay() -> None:

@@ -19,6 +19,7 @@ from pacl.results import objects
 from pacl.results.writers import Writers
 from pacl.results.writers.heatmap import draw_heatmap
 from pacl.results.writers.overlay import draw_overlay
+from pacl.results.writers.strips import count_labels, sum_by_label
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -46,7 +47,7 @@ class Segmentation:
     @property
     def areas(self) -> dict[str, float]:
         """Share of the image's pixels that each label covers, in [0, 1]."""
-        counts = np.bincount(self.label_map.ravel(), minlength=len(self.labels) + 1)
+        counts = count_labels(self.label_map, len(self.labels))
         shares = counts / self.label_map.size
         return {label: float(shares[k]) for k, label in enumerate(self.labels, start=1)}
 
@@ -121,16 +122,18 @@ class Segmentation:
         Labels that did not compete in this image are left out.
         """
         found = []
+        counts = count_labels(self.label_map, len(self.labels))
+        sums = sum_by_label(self.scores, self.label_map, len(self.labels))
         for number, (label, area) in enumerate(self.areas.items(), start=1):
             if self.candidates is not None and number - 1 not in self.candidates:
                 continue
-            score = float(self.scores[self.label_map == number].mean()) if area > 0 else None
+            score = float(sums[number] / counts[number]) if area > 0 else None
             found.append({"id": number, "label": label, "area": area, "mean_score": score})
         return {
             "source": self.source,
             "width": self.image.width,
             "height": self.image.height,
-            "none_area": float((self.label_map == 0).mean()),
+            "none_area": float(counts[0] / self.label_map.size),
             "labels": found,
         }
 

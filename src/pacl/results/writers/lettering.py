@@ -127,7 +127,7 @@ def add_legend(image: Image.Image, entries: Sequence[LegendEntry]) -> Image.Imag
     still find no room are left out, the last ones first.
     """
     lines, text_px = _lay_out(entries, image.size)
-    return _draw_strip(image, lines, text_px) if lines else image.copy()
+    return _draw_strip(image, lines, text_px) if lines else image
 
 
 def shorten_legend(

@@ -19,6 +19,7 @@ from pacl.results.writers.lettering import (
     name_px,
     shorten_legend,
 )
+from pacl.results.writers.strips import count_labels, row_strips
 from pacl.results.writers.writer import Result
 
 _SIZES = (1.6, 1.25, 1.0, 0.8)
@@ -61,15 +62,22 @@ def draw_overlay(
     Returns:
         An RGB image of the same size.
     """
-    colours = _choose_colours(labels, np.unique(label_map[label_map > 0]) - 1)
-    tint = np.concatenate([np.zeros((1, 3), np.uint8), colours])[label_map].astype(np.float32)
-    photograph = np.asarray(image.convert("RGB"))
-    alpha = np.where(label_map > 0, opacity, 0.0)[..., None].astype(np.float32)
-    tinted = photograph * (1 - alpha) + tint * alpha
-    lines = class_borders(label_map, width_px=max(1, min(image.size) // 500)) & (label_map > 0)
-    tinted[lines] = 0.7 * tint[lines]
-    drawn = Image.fromarray(tinted.round().astype(np.uint8))
-    return _write_names(drawn, label_map, labels, colours.tolist()) if legend else drawn
+    counts = count_labels(label_map, len(labels))[1:]
+    colours = _choose_colours(labels, np.flatnonzero(counts))
+    colour_of = np.concatenate([np.zeros((1, 3), np.uint8), colours])
+    line_px = max(1, min(image.size) // 500)
+    drawn = Image.new("RGB", image.size)
+    for rows in row_strips(label_map):  # of a large image each array of floats is a gigabyte
+        found = label_map[rows]
+        tint = colour_of[found].astype(np.float32)
+        photograph = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert("RGB"))
+        alpha = np.where(found > 0, opacity, 0.0)[..., None].astype(np.float32)
+        tinted = photograph * (1 - alpha) + tint * alpha
+        and_below = label_map[rows.start : rows.stop + line_px]
+        lines = class_borders(and_below, width_px=line_px)[: len(found)] & (found > 0)
+        tinted[lines] = 0.7 * tint[lines]
+        drawn.paste(Image.fromarray(tinted.round().astype(np.uint8)), (0, rows.start))
+    return _write_names(drawn, label_map, labels, colours.tolist(), counts) if legend else drawn
 
 
 def _choose_colours(labels: Sequence[str], seen: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "C 3"]:
@@ -97,9 +105,9 @@ def _write_names(
     label_map: Int[np.ndarray, "H W"],
     labels: Sequence[str],
     colours: Sequence[Sequence[int]],
+    counts: Int[np.ndarray, " C"],
 ) -> Image.Image:
     """Write each name into its region; those that do not fit form the legend, which hides none."""
-    counts = np.bincount(label_map.ravel(), minlength=len(labels) + 1)[1:]
     seen = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k] > 0]
     entries: list[LegendEntry] = [
         (
@@ -108,16 +116,15 @@ def _write_names(
         )
         for k in seen
     ]
-    height, free = image.height, label_map
+    height = image.height
     while True:
-        names = [_place(free == k + 1, labels[k], image.size) for k in seen]
+        names = [_place(_region(label_map, k + 1, height), labels[k], image.size) for k in seen]
         unnamed = [entry for entry, name in zip(entries, names, strict=True) if name is None]
         rest = shorten_legend(unnamed, image.size)
         top = image.height - legend_height_px(rest, image.size)
         if top >= height:
             break
-        height, free = top, label_map.copy()
-        free[top:] = 0
+        height = top
     pen = ImageDraw.Draw(image)
     for name in names:
         if name is not None:
@@ -126,6 +133,13 @@ def _write_names(
             halo = max(1, text_px // 9)
             pen.text((x, y), words, _INK, font, "mm", stroke_width=halo, stroke_fill=_HALO)
     return add_legend(image, rest)
+
+
+def _region(label_map: Int[np.ndarray, "H W"], number: int, height: int) -> Bool[np.ndarray, "H W"]:
+    """Mark a label's pixels above the legend."""
+    region = label_map == number
+    region[height:] = False
+    return region
 
 
 def _place(region: Bool[np.ndarray, "H W"], label: str, size_px: tuple[int, int]) -> _Name | None:
