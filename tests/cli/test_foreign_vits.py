@@ -62,6 +62,19 @@ def test_train_segment_evaluate_classify(
     assert "3" in capsys.readouterr().err
 
 
+def test_models_lists_the_towers_at_hand(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--towers", "--runs", ".", "--json"]) == 0
+    rows = {row["tower"]: row for row in json.loads(capsys.readouterr().out)}
+    vision, text = line[line.index("--vision") + 1], line[line.index("--text") + 1]
+    assert {vision, text} <= set(rows)
+    assert rows[vision]["part"] == ("both" if vision == text else "vision")
+    assert rows[text]["part"] == "both"
+    assert rows[vision]["licence"] == "Apache-2.0"
+    assert "any stride" in rows[vision]["can do"]
+
+
 @pytest.mark.slow
 def test_two_processes_and_a_resumed_run_train_what_one_trains(line: list[str]) -> None:
     assert main([*line, "--output", "one"]) == 0
