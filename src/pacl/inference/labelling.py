@@ -8,7 +8,7 @@ small operations would wait at every one for whichever another program keeps fro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
@@ -91,10 +91,7 @@ def label_pixels(
     the first of equal ones.
     """
     if candidates is not None:
-        wanted = torch.tensor(list(candidates), device=scores.device, dtype=class_of_name.dtype)
-        is_kept = torch.isin(class_of_name, wanted)
-        if not is_kept.any():
-            raise ValueError(f"candidates name no class: {list(candidates)}")
+        is_kept = _competing(class_of_name, candidates)
         scores, class_of_name = scores[is_kept], class_of_name[is_kept]
     if not scores.isfinite().all():
         raise ValueError("scores must be finite")
@@ -103,36 +100,68 @@ def label_pixels(
     label_of_name = (class_of_name + 1).to(torch.int16 if is_narrow else torch.int32)
     label_map = label_of_name.new_empty(size_px)
     confidence = torch.full_like(label_map, torch.nan, dtype=torch.float32)
+    scale = logit_scale if wants_confidence or is_background is not None else None
 
     @torch.inference_mode()
     def label_strip(strip: range) -> None:
-        labels = label_of_name.new_empty(len(strip), blocks.n_pixels)
-        certain = torch.empty_like(labels, dtype=torch.float32)
-        for chosen, names in iter_candidates(blocks, strip, chunk=chunk):
-            corners, weights = blocks.corners(chosen), blocks.weights(chosen)
-            best, best_name = upsampled_best(corners, weights, names)
-            found, chosen = label_of_name[best_name], chosen - strip.start
-            if wants_confidence or is_background is not None:
-                certainty = upsampled_certainty(
-                    corners,
-                    weights,
-                    best,
-                    logit_scale=logit_scale,
-                    names_at_once=max(names.shape[1], MIN_NAMES),
-                    wants_entropy=is_background is not None,
-                )
-                certain[chosen] = certainty.probability
-                if is_background is not None:
-                    found = found.masked_fill(is_background(certainty), 0)
-            labels[chosen] = found
         rows = blocks.pixel_rows(strip)
+        groups = iter_candidates(blocks, strip, chunk=chunk)
+        labels, best = _label_blocks(blocks, strip, groups, label_of_name, scale, is_background)
         label_map[rows] = blocks.assemble(labels, strip)
-        if wants_confidence or is_background is not None:
-            confidence[rows] = blocks.assemble(certain, strip)
+        if scale is not None:
+            confidence[rows] = blocks.assemble(best, strip)
 
     with torch.autocast(scores.device.type, enabled=False):  # products of scores stay exact
         _run_on_threads(label_strip, blocks, chunk)
     return label_map, confidence
+
+
+def _label_blocks(
+    blocks: Blocks,
+    strip: range,
+    groups: Iterable[tuple[Tensor, Tensor]],
+    label_of_name: Int[Tensor, " C"],
+    logit_scale: float | None,
+    is_background: BackgroundRule | None,
+) -> tuple[Int[Tensor, "m P"], Float[Tensor, "m P"]]:
+    """Label the pixels of a strip's blocks, and find the best names' probability.
+
+    Args:
+        blocks: The image's.
+        strip: The blocks to label.
+        groups: Those blocks and their candidates, see `iter_candidates`.
+        label_of_name: What each name is called in the label map.
+        logit_scale: None leaves the probabilities out: they are then meaningless.
+        is_background: As in `label_pixels`.
+    """
+    labels = label_of_name.new_empty(len(strip), blocks.n_pixels)
+    probability = torch.empty_like(labels, dtype=torch.float32)
+    for chosen, names in groups:
+        corners, weights = blocks.corners(chosen), blocks.weights(chosen)
+        best, best_name = upsampled_best(corners, weights, names)
+        found, place = label_of_name[best_name], chosen - strip.start
+        if logit_scale is not None:
+            certainty = upsampled_certainty(
+                corners,
+                weights,
+                best,
+                logit_scale=logit_scale,
+                names_at_once=max(names.shape[1], MIN_NAMES),
+                wants_entropy=is_background is not None,
+            )
+            probability[place] = certainty.probability
+            if is_background is not None:
+                found = found.masked_fill(is_background(certainty), 0)
+        labels[place] = found
+    return labels, probability
+
+
+def _competing(class_of_name: Tensor, candidates: Sequence[int]) -> Bool[Tensor, " C"]:
+    """Return whether each name's class is among the candidates."""
+    is_kept = torch.isin(class_of_name, class_of_name.new_tensor(list(candidates)))
+    if not is_kept.any():
+        raise ValueError(f"candidates name no class: {list(candidates)}")
+    return is_kept
 
 
 def _run_on_threads(label_strip: Callable[[range], None], blocks: Blocks, chunk: int) -> None:

@@ -75,21 +75,19 @@ def score_batch(
         rows = [objective.score(s, text_embeds, p) for s, p in zip(sides, parts, strict=True)]
     compatibility = torch.cat(rows).requires_grad_()
     text_embeds.requires_grad_(objective.trains_texts)
-    if objective.trains_images:
-        sides = [None] * len(parts)
+    kept = [None if objective.trains_images else side for side in sides]
 
     def pass_on() -> None:
         assert compatibility.grad is not None
         gradients = compatibility.grad.split(at_once)
-        for side, part, gradient in zip(sides, parts, gradients, strict=True):
+        for side, part, gradient in zip(kept, parts, gradients, strict=True):
             with autocast():
                 again = encode_images(part) if side is None else side
                 objective.score(again, text_embeds, part).backward(gradient)
-        if text_embeds.grad is None:
-            return
-        gradients = text_embeds.grad.split(n_texts)
-        for of_part, gradient in zip(numbers_of_parts, gradients, strict=True):
-            with autocast():
-                objective.encode_texts(texts, of_part).backward(gradient)
+        if text_embeds.grad is not None:
+            gradients = text_embeds.grad.split(n_texts)
+            for of_part, gradient in zip(numbers_of_parts, gradients, strict=True):
+                with autocast():
+                    objective.encode_texts(texts, of_part).backward(gradient)
 
     return Scores(compatibility, pass_on)

@@ -208,16 +208,13 @@ def coefficients_kernel(
     weights = tl.load(weights_ptr + places, mask=is_place, other=0.0).to(tl.float32)
     outward = tl.load(outward_ptr + image * n_texts + texts, mask=is_text, other=0.0)[None, :]
     inward = tl.load(inward_ptr + image * n_texts + texts, mask=is_text, other=0.0)[None, :]
-
-    similarity = dots * inverse_length * text_scale
-    ratio = tl.load(ratio_ptr + image)
     share = tl.load(share_ptr + rows, mask=is_patch, other=0.0)[:, None]
-    turn = similarity * outward - along_pooled * (inward * ratio)
-    coefficients = weights * (outward + turn / tl.load(temperature_ptr))
+    similarity = dots * inverse_length * text_scale
+    turn = similarity * outward - along_pooled * (inward * tl.load(ratio_ptr + image))
     d_logits = weights * share * turn
-    kind = weights_ptr.dtype.element_ty
-    tl.store(coefficients_ptr + places, coefficients.to(kind), mask=is_place)
-    tl.store(pull_ptr + places, (weights * inward).to(kind), mask=is_place)
+    coefficients = weights * (outward + turn / tl.load(temperature_ptr))
+    tl.store(coefficients_ptr + places, coefficients, mask=is_place)
+    tl.store(pull_ptr + places, weights * inward, mask=is_place)
     sums = tl.program_id(1).to(tl.int64) * n_rows + rows
     tl.store(of_length_ptr + sums, tl.sum(d_logits, axis=1), mask=is_patch)
     tl.store(of_temperature_ptr + sums, tl.sum(d_logits * similarity, axis=1), mask=is_patch)
