@@ -17,6 +17,8 @@ import pacl
 from checkpoints import write_clip
 from foreign_towers import write_vit, write_word_tokenizer
 from pacl.cli import main
+from pacl.training.config import TrainConfig
+from pacl.training.train import Progress, train
 from training_runs import write_pairs
 
 PAIRS = {"dinov2 and clip": ("dinov2", "clip"), "siglip": ("siglip", "siglip")}
@@ -77,16 +79,32 @@ def test_models_lists_the_towers_at_hand(
 
 @pytest.mark.slow
 def test_two_processes_and_a_resumed_run_train_what_one_trains(line: list[str]) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            raise RuntimeError("killed")
+
     assert main([*line, "--output", "one"]) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    first = [*line, "--output", "two"]
-    for command in (
-        [*launcher, "-m", "pacl", *[*first[:-4], "1", *first[-3:]]],
-        [*launcher, "-m", "pacl", *first],
-    ):
-        subprocess.run(
-            command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-    one, two = (pacl.load(run, device="cpu").pacl for run in ("one", "two"))
+    subprocess.run(
+        [*launcher, "-m", "pacl", *line, "--output", "two"],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    config = TrainConfig(
+        data=Path("data"),
+        output=Path("parts"),
+        vision=line[line.index("--vision") + 1],
+        text=line[line.index("--text") + 1],
+        batch_size=6,
+        steps=3,
+        precision="fp32",
+        checkpoint_every=1,
+    )
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config, progress=stop)
+    assert main([*line, "--output", "parts"]) == 0
+    one, two, parts = (pacl.load(run, device="cpu").pacl for run in ("one", "two", "parts"))
+    assert parts.fingerprint == one.fingerprint
     for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
