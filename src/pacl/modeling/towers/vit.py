@@ -203,4 +203,4 @@ class VitTower(nn.Module):
                 table_filter=family.table_filter,
             )
         prefix = family.prefix(model).to(patches.dtype)
-        return torch.cat([prefix.expand(len(images), -1, -1), patches], dim=1), grid
+        return torch.cat([prefix.expand(images.shape[0], -1, -1), patches], dim=1), grid
