@@ -21,8 +21,8 @@ from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.pacl import Pacl
 from pacl.runtime.files import recover, replace_directory
 from pacl.training import train as trainer
-from pacl.training.checkpoint import cut_metrics
 from pacl.training.config import TrainConfig
+from pacl.training.record import cut_metrics
 from pacl.training.train import Progress, train
 from training_runs import read_metrics, write_pairs
 

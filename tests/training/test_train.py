@@ -26,7 +26,7 @@ from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.hf import HfClip
 from pacl.text.nouns import extract_nouns
-from pacl.training import feed, objectives
+from pacl.training import feed, objectives, record
 from pacl.training import train as train_module
 from pacl.training.batches import (
     count_steps_per_epoch,
@@ -169,7 +169,7 @@ def test_rates_and_remaining_time_follow_the_clock(
     """A clock that advances half a second whenever it is read: once per step."""
     ticks = iter(range(1000))
     clock = SimpleNamespace(perf_counter=lambda: 0.5 * next(ticks))
-    monkeypatch.setattr(train_module, "time", clock)
+    monkeypatch.setattr(record, "time", clock)
     told: list[train_module.Progress] = []
     done = train(replace(config, log_every=1), progress=told.append)
     lines = read_metrics(config)

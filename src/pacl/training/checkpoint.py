@@ -1,8 +1,9 @@
-"""What a resumed run needs beside the model, whether it may resume, and its metrics so far."""
+"""What a resumed run needs beside the model, and whether it may resume."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,74 @@ from torch import Tensor, nn
 
 from pacl.errors import InputError
 from pacl.runtime import distributed
-from pacl.runtime.files import recover, write_atomically
+from pacl.runtime.files import recover, replace_directory
 from pacl.training.config import TrainConfig
+from pacl.training.objectives import Objective
 
 TENSORS_FILE = "trainer.safetensors"
 INFO_FILE = "trainer.json"
+
+
+class Checkpoints:
+    """The newest checkpoint of a run, written by the first process and read by all.
+
+    Args:
+        last_dir: The directory of the checkpoint.
+        objective: Writes the model.
+        log_scale: Logarithm of the logit scale.
+        parameters: All that is trained, by name.
+        optimiser: Its moments are saved too.
+        facts: What trainer.json says of the run beside the step: "data", "config", "n_steps".
+    """
+
+    def __init__(
+        self,
+        last_dir: Path,
+        objective: Objective,
+        log_scale: Tensor,
+        parameters: dict[str, nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+        facts: dict[str, Any],
+    ) -> None:
+        self.last_dir = last_dir
+        self._objective, self._log_scale = objective, log_scale
+        self._parameters, self._optimiser = parameters, optimiser
+        self._facts = facts
+        self._first_step = 0
+
+    def resume(self, saved: dict[str, Any] | None) -> int:
+        """Restore the checkpoint in all processes and return the number of steps done.
+
+        Args:
+            saved: Its facts, see `find_checkpoint`; None where there is none.
+
+        Raises:
+            InputError: It is of other data, or damaged.
+        """
+        if saved is not None:
+            check_same_data(saved, self._facts["data"], self.last_dir)
+            load_trainer_state(self.last_dir, self._parameters, self._optimiser)
+            self._first_step = saved["step"]
+        distributed.take_from_first(self._parameters.values())
+        return self._first_step
+
+    def save(self, step: int) -> None:
+        """Replace the checkpoint with the state after a step."""
+        if distributed.rank() == 0:
+            replace_directory(self.last_dir, partial(self._write, step))
+        distributed.wait_for_all()
+
+    def save_if_sound(self, step: int) -> None:
+        """Save the state before a step that went wrong, without waiting for other processes."""
+        is_new = distributed.rank() == 0 and step > self._first_step
+        if is_new and all(p.isfinite().all() for p in self._parameters.values()):
+            replace_directory(self.last_dir, partial(self._write, step))
+
+    def _write(self, step: int, directory: Path) -> None:
+        facts = self._facts | {"step": step}
+        scale = self._log_scale.exp().item()
+        self._objective.save(directory, logit_scale=scale, training=facts)
+        save_trainer_state(directory, self._parameters, self._optimiser, facts)
 
 
 def save_trainer_state(
@@ -92,21 +156,6 @@ def load_trainer_state(
             why=f"it holds parameters that this run does not train: {', '.join(sorted(saved)[:3])}",
             fix=f"remove {directory} to start over",
         )
-
-
-def cut_metrics(path: Path, n_steps: int) -> None:
-    """Drop the lines of a metrics.jsonl that are beyond ``n_steps``, or were cut by a crash."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            is_kept = json.loads(line)["step"] <= n_steps
-        except ValueError:
-            is_kept = False
-        if is_kept:
-            kept.append(line + "\n")
-    write_atomically(path, "".join(kept).encode())
 
 
 def find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | None:

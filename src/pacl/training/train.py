@@ -9,14 +9,12 @@ and the step equals that of one process with all of them (see distributed.py). T
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,21 +29,15 @@ from pacl.modeling.compatibility import NotFiniteError
 from pacl.modeling.loss import contrastive_loss_across_ranks, sigmoid_loss
 from pacl.runtime import distributed
 from pacl.runtime.distributed import sum_gradients
-from pacl.runtime.files import disk_problems_named, replace_directory
 from pacl.runtime.interrupts import interrupts_noted
 from pacl.training.accumulate import score_batch
 from pacl.training.batches import find_false_negatives, sample_texts
-from pacl.training.checkpoint import (
-    check_same_data,
-    cut_metrics,
-    find_checkpoint,
-    load_trainer_state,
-    save_trainer_state,
-)
+from pacl.training.checkpoint import Checkpoints, find_checkpoint
 from pacl.training.config import TrainConfig
 from pacl.training.feed import Batch
 from pacl.training.objectives import Objective
-from pacl.training.setup import OnEncoded, Setup, prepare
+from pacl.training.record import METRICS_FILE, Record
+from pacl.training.setup import OnEncoded, prepare
 
 MAX_LOGIT_SCALE = 100.0
 SIGMOID_SCALE = 20.0
@@ -128,10 +120,10 @@ def train(
     started_s = time.perf_counter()
     distributed.join()
     config = config.resolve()
-    last_dir, metrics_path = config.output / "last", config.output / "metrics.jsonl"
+    last_dir = config.output / "last"
     saved = find_checkpoint(last_dir, config)
     if saved is not None and saved["step"] == saved["n_steps"]:
-        return _finished_before(saved, last_dir, metrics_path)
+        return _finished_before(saved, config.output)
 
     # What stays the same in all steps.
     setup = prepare(config, on_encoded=on_encoded)
@@ -139,10 +131,7 @@ def train(
     share = distributed.own_share(batch_size)
     numbers = torch.arange(batch_size, device=setup.device)
     n_steps, steps_per_epoch = setup.n_steps, setup.feed.steps_per_epoch
-    facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
-    first_scale = config.logit_scale_init or _usual_scale(config, objective)
-    log_scale = nn.Parameter(torch.tensor(first_scale, device=setup.device).log())
-    bias = nn.Parameter(torch.tensor(config.logit_bias_init, device=setup.device))
+    log_scale, bias = _build_scale(config, objective, setup.device)
     parameters = dict(objective.parameters)
     if config.logit_scale == "learn":
         parameters["log_logit_scale"] = log_scale
@@ -151,49 +140,25 @@ def train(
     optimiser = _build_optimiser(parameters, config)
 
     # Resume where an earlier run stopped, in all processes alike.
-    first_step = _take_up(saved, setup, parameters, optimiser, last_dir)
-    is_first = distributed.rank() == 0
-    replaced_path, n_replaced = config.output / "replaced.jsonl", 0
-    if is_first:
-        cut_metrics(metrics_path, first_step)
-        cut_metrics(replaced_path, first_step)
-
-    def keep_good_state() -> None:
-        """Save what there was before a step that went wrong, in this process alone."""
-        if is_first and step > first_step and all(p.isfinite().all() for p in parameters.values()):
-            replace_directory(last_dir, partial(write_state, step=step))
-
-    def write_state(directory: Path, *, step: int) -> None:
-        training = facts | {"step": step}
-        objective.save(directory, logit_scale=log_scale.exp().item(), training=training)
-        save_trainer_state(directory, parameters, optimiser, training)
-
-    def save(step: int) -> None:
-        if is_first:
-            replace_directory(last_dir, partial(write_state, step=step))
-        distributed.wait_for_all()
-
+    facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
+    checkpoints = Checkpoints(last_dir, objective, log_scale, parameters, optimiser, facts)
+    first_step = checkpoints.resume(saved)
+    record = Record(config.output, first_step=first_step, n_steps=n_steps, batch_size=batch_size)
     step, loss_value, accuracy = first_step, math.nan, math.nan
     signals: set[int] = set()
-    ends_s = deque([time.perf_counter()], maxlen=21)
     with interrupts_noted() as is_interrupted:
         for batch in setup.feed.iter_batches(first_step, n_steps):
             if distributed.is_any(bool(is_interrupted())):
                 signals = set(distributed.gather_values(is_interrupted())) - {0}
                 break
-            for replaced in batch.replaced:
-                n_replaced += 1
-                if is_first:
-                    _append_line(replaced_path, {"step": step + 1} | asdict(replaced))
+            record.add_replaced(batch.replaced, step=step + 1)
             # The batch: images, a caption of each, and the nouns of those captions. Of several
             # processes, each scores its share of the images with all texts.
             rows, table = batch.rows, batch.table
             texts = sample_texts(table, rows, seed=config.seed, step=step)
 
             # The loss.
-            named_if_wrong = partial(
-                _not_finite_named, step + 1, batch, last_dir, keep=keep_good_state
-            )
+            named_if_wrong = partial(_not_finite_named, step + 1, batch, checkpoints)
             with named_if_wrong():
                 scores = score_batch(
                     objective,
@@ -206,12 +171,8 @@ def train(
                     autocast=setup.autocast,
                 )
             of_captions, of_nouns = scores.compatibility.tensor_split([batch_size], dim=1)
-            left_out = None
-            if config.false_negatives != "keep":
-                by_nouns = config.false_negatives == "nouns"
-                ids = texts.ids[:batch_size]
-                left_out = find_false_negatives(table, rows, ids, by_nouns=by_nouns)
-                left_out = left_out[share].to(setup.device)
+            caption_ids = texts.ids[:batch_size]
+            left_out = _find_left_out(config, batch, caption_ids, share=share, device=setup.device)
             loss_of = _sigmoid(bias) if config.loss == "sigmoid" else contrastive_loss_across_ranks
             own = numbers[share, None] == numbers
             loss_captions = loss_of(of_captions, log_scale.exp(), positives=own, left_out=left_out)
@@ -220,9 +181,7 @@ def train(
             loss = loss_captions + noun_weight(step, n_steps, config) * loss_nouns
 
             # The step.
-            lr = config.lr * learning_rate_factor(step, n_steps, config.warmup)
-            for group in optimiser.param_groups:
-                group["lr"] = lr
+            lr = _set_learning_rate(optimiser, step, n_steps, config)
             optimiser.zero_grad()
             loss.backward()
             scores.pass_on()
@@ -235,11 +194,9 @@ def train(
             step, loss_value = step + 1, loss.item()
 
             # The record.
-            ends_s.append(time.perf_counter())
-            images_per_s = batch_size * (len(ends_s) - 1) / (ends_s[-1] - ends_s[0])
-            eta_s = (n_steps - step) * batch_size / images_per_s
-            to_text, to_image = retrieval_accuracy(of_captions, texts.ids[:batch_size], share=share)
-            if is_first and (step % config.log_every == 0 or step == n_steps):
+            images_per_s, eta_s = record.time_step(step)
+            to_text, to_image = retrieval_accuracy(of_captions, caption_ids, share=share)
+            if step % config.log_every == 0 or step == n_steps:
                 line = {
                     "step": step,
                     "epoch": step / steps_per_epoch,
@@ -253,22 +210,19 @@ def train(
                     "images_per_s": images_per_s,
                     "eta_s": eta_s,
                 }
-                _append_line(metrics_path, line)
+                record.add_metrics(line)
             if step % config.checkpoint_every == 0:
-                save(step)
+                checkpoints.save(step)
             accuracy = (to_text + to_image) / 2
             if progress is not None:
-                parts = (
-                    loss_captions.item(),
-                    loss_nouns.item() if config.noun_weight else math.nan,
-                )
-                speed = (images_per_s, eta_s)
+                parts = loss_captions.item(), loss_nouns.item() if config.noun_weight else math.nan
+                speed = images_per_s, eta_s
                 progress(Progress(step, n_steps, loss_value, *parts, batch_size, accuracy, *speed))
         if step > first_step and step % config.checkpoint_every != 0:
-            save(step)
+            checkpoints.save(step)
     return TrainResult(
         checkpoint_dir=last_dir,
-        metrics_path=metrics_path,
+        metrics_path=record.metrics_path,
         loss=loss_value,
         steps=step,
         n_steps=n_steps,
@@ -277,31 +231,14 @@ def train(
         is_terminated=signals == {signal.SIGTERM},
         accuracy=accuracy,
         batch_size=batch_size,
-        notes=(*setup.notes, *_replaced_note(n_replaced, replaced_path)),
+        notes=(*setup.notes, *record.notes()),
     )
 
 
-def _take_up(
-    saved: dict[str, Any] | None,
-    setup: Setup,
-    parameters: dict[str, nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    last_dir: Path,
-) -> int:
-    """Restore a checkpoint in all processes and return the number of steps done."""
-    first_step = 0
-    if saved is not None:
-        check_same_data(saved, setup.data_fingerprint, last_dir)
-        load_trainer_state(last_dir, parameters, optimiser)
-        first_step = saved["step"]
-    distributed.take_from_first(parameters.values())
-    return first_step
-
-
-def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) -> TrainResult:
+def _finished_before(saved: dict[str, Any], output: Path) -> TrainResult:
     return TrainResult(
-        checkpoint_dir=last_dir,
-        metrics_path=metrics_path,
+        checkpoint_dir=output / "last",
+        metrics_path=output / METRICS_FILE,
         loss=math.nan,
         steps=saved["step"],
         n_steps=saved["n_steps"],
@@ -314,13 +251,30 @@ def _finished_before(saved: dict[str, Any], last_dir: Path, metrics_path: Path) 
     )
 
 
-def _replaced_note(n_replaced: int, path: Path) -> Iterator[str]:
-    if n_replaced:
-        yield f"{n_replaced:,} samples could not be read; neighbours took their places: {path}"
+def _build_scale(
+    config: TrainConfig, objective: Objective, device: torch.device
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Build the logarithm of the logit scale, and the bias of the sigmoid loss."""
+    usual = SIGMOID_SCALE if config.loss == "sigmoid" else objective.logit_scale
+    scale = torch.tensor(config.logit_scale_init or usual, device=device)
+    bias = torch.tensor(config.logit_bias_init, device=device)
+    return nn.Parameter(scale.log()), nn.Parameter(bias)
 
 
-def _usual_scale(config: TrainConfig, objective: Objective) -> float:
-    return SIGMOID_SCALE if config.loss == "sigmoid" else objective.logit_scale
+def _find_left_out(
+    config: TrainConfig,
+    batch: Batch,
+    caption_ids: np.ndarray,
+    *,
+    share: slice,
+    device: torch.device,
+) -> Tensor | None:
+    """Find which captions are not to count as negatives of this process's images."""
+    if config.false_negatives == "keep":
+        return None
+    by_nouns = config.false_negatives == "nouns"
+    left_out = find_false_negatives(batch.table, batch.rows, caption_ids, by_nouns=by_nouns)
+    return left_out[share].to(device)
 
 
 def _sigmoid(bias: Tensor) -> Callable[..., Tensor]:
@@ -345,6 +299,15 @@ def learning_rate_factor(step: int, n_steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+
+
+def _set_learning_rate(
+    optimiser: torch.optim.Optimizer, step: int, n_steps: int, config: TrainConfig
+) -> float:
+    lr = config.lr * learning_rate_factor(step, n_steps, config.warmup)
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    return lr
 
 
 def retrieval_accuracy(
@@ -389,28 +352,19 @@ def _check_finite(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def _not_finite_named(
-    step: int, batch: Batch, last_dir: Path, *, keep: Callable[[], None]
-) -> Iterator[None]:
+def _not_finite_named(step: int, batch: Batch, checkpoints: Checkpoints) -> Iterator[None]:
     """Save the last good state and name step and batch where a value is NaN or infinite."""
     try:
         yield
     except NotFiniteError as error:
-        keep()
+        checkpoints.save_if_sound(step - 1)
         names = batch.names()
         shown = ", ".join(names[:4]) + (f" ... {len(names):,} in all" if len(names) > 4 else "")
-        if last_dir.exists():
-            kept = f"{last_dir} keeps the last checkpoint, from before that step"
+        if checkpoints.last_dir.exists():
+            kept = f"{checkpoints.last_dir} keeps the last checkpoint, from before that step"
             fix = "try a lower --lr, some --warmup or --precision fp32"
         else:
             kept = "there is no checkpoint yet"
             fix = "try --precision fp32 or a lower --lr; at step 1, --model may be damaged"
         why = f"{kept}\nthe batch: {shown}"
         raise PaclError(f"{error} at step {step}", why=why, fix=fix) from error
-
-
-def _append_line(path: Path, line: dict[str, Any]) -> None:
-    with disk_problems_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
