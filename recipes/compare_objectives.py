@@ -110,10 +110,10 @@ def compare(
 def _run(config: TrainConfig, tokens: Path, score: Score) -> dict[str, Any]:
     """Scores and seconds of a run, read where they are from the same settings."""
     path = config.output / "scores.json"
-    settings = config.resolve().to_json()
+    settings = config.resolve()
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.pop("config") == settings:
+        if not settings.differing_fields(kept.pop("config")):
             return kept
     tokens.mkdir(parents=True, exist_ok=True)
     config.output.mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ def _run(config: TrainConfig, tokens: Path, score: Score) -> dict[str, Any]:
         "cpu_s_training": round(trained_s - started_s, 1),
         "cpu_s_scoring": round(time.process_time() - trained_s, 1),
     }
-    path.write_text(json.dumps(result | {"config": settings}), encoding="utf-8")
+    path.write_text(json.dumps(result | {"config": settings.to_json()}), encoding="utf-8")
     return result
 
 
