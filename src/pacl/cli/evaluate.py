@@ -49,7 +49,9 @@ class Evaluate:
     pamr: bool = False
     """Add a row with PAMR, even if the preset has none."""
 
-    baseline: Literal["clip", "maskclip", "sclip", "clearclip", "naclip"] | None = None
+    baseline: (
+        Literal["clip", "maskclip", "sclip", "clearclip", "naclip", "scclip", "rfclip"] | None
+    ) = None
     """Score the frozen CLIP with these training-free patch tokens instead of an embedder."""
 
     templates: Literal["paper7", "imagenet80", "simple"] | None = None

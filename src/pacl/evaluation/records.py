@@ -29,6 +29,8 @@ METHODS = {
     "sclip": "SCLIP",
     "clearclip": "ClearCLIP",
     "naclip": "NACLIP",
+    "scclip": "SC-CLIP",
+    "rfclip": "RF-CLIP",
 }
 """Names of the training-free methods by the kind of their patch tokens."""
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from pacl.api import Model
 from pacl.datasets.classification import ClassificationSet
+from pacl.errors import InputError
 from pacl.evaluation.accuracy import measure_classification
 from pacl.evaluation.open_words import measure_open_words
 from pacl.evaluation.plan import DataSet, Note, Progress, Settings, ShowProgress
@@ -101,7 +102,20 @@ class Measurement(Protocol):
 
 
 def as_baseline(model: Model, token_kind: str, *, engine: str) -> Model:
-    """The training-free method with these patch tokens, on a model's frozen CLIP."""
+    """The training-free method with these patch tokens, on a model's frozen CLIP.
+
+    Raises:
+        InputError: The towers are no CLIP, or the method makes no sense on this one.
+    """
+    encoder = model.pacl.encoder
+    if token_kind not in encoder.token_kinds:
+        raise InputError(
+            f"no baseline {token_kind} on {encoder.source}",
+            why="rfclip's channels are published for OpenAI's ViT-B and ViT-L only"
+            if token_kind == "rfclip"
+            else "this tower has no attention of that kind",
+            fix=f"one of: {', '.join(encoder.token_kinds)}",
+        )
     baseline = Model(Pacl(encoder=model.pacl.encoder, embedder=None, token_kind=token_kind))
     baseline.pacl.use_engine(engine)
     return baseline

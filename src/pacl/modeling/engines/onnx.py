@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pacl.errors import InputError
 from pacl.modeling.towers.token_kinds import Grid
 from pacl.modeling.towers.walk import PatchTower
+from pacl.modeling.towers.whole_walks import WHOLE_WALKS
 from pacl.runtime.files import replacing
 
 GRAPH_VERSION = 1
@@ -68,9 +69,9 @@ def export_tower(tower: PatchTower, *, fingerprint: str, cache_dir: Path | None 
         InputError: The kind of tokens depends on the grid (naclip), which a graph does not get.
         EnvironmentProblem: The disk is full or cannot be written.
     """
-    if tower.kind == "naclip":
+    if tower.kind in ("naclip", *WHOLE_WALKS):
         raise InputError(
-            "only torch's engines know naclip tokens", fix="--engine torch, or torch-bf16"
+            f"only torch's engines know {tower.kind} tokens", fix="--engine torch, or torch-bf16"
         )
     if cache_dir is None:
         cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "pacl", "engines")

@@ -34,6 +34,7 @@ from pacl.modeling.towers.walk import (
     walk_to_cls,
     walk_to_end,
 )
+from pacl.modeling.towers.whole_walks import CHANNELS, WHOLE_WALKS
 from pacl.text.cleaning import clean_text
 
 TRAINABLE_PARTS = {
@@ -95,7 +96,8 @@ class HfClip(nn.Module):
         self.width: int = vision.hidden_size
         self.joint_width: int = clip.config.projection_dim
         self.text_width: int = self.joint_width
-        self.token_kinds = tuple(TOKEN_KINDS)
+        whole = (kind for kind in WHOLE_WALKS if kind != "rfclip" or self.width in CHANNELS)
+        self.token_kinds = (*TOKEN_KINDS, *whole)
         self.cleans_texts: bool = clip.config.model_type == "clip"
         self.n_layers: int = vision.num_hidden_layers
         self.context_length: int = text.max_position_embeddings

@@ -59,7 +59,7 @@ def apply_block(
         _heads(attention.v_proj(normed), attention),
     )
     mixed = _attend(query, key, value, is_causal=is_causal)
-    return _residuals(block, tokens[:, :n_queries], _merge(mixed, attention))
+    return _residuals(block, tokens[:, :n_queries], merge_heads(mixed, attention))
 
 
 def clip_block(block: Block, tokens: Float[Tensor, "B N E"], grid: Grid) -> Float[Tensor, "B N E"]:
@@ -80,18 +80,18 @@ def maskclip_block(
 def sclip_block(block: Block, tokens: Float[Tensor, "B N E"], grid: Grid) -> Float[Tensor, "B N E"]:
     """SCLIP (Wang et al., section 3.2): query-query plus key-key attention, each a full softmax."""
     attention = block.self_attn
-    query, key, value = _project(block, tokens)
+    query, key, value = project_heads(block, tokens)
     mixed = F.scaled_dot_product_attention(query, query, value)
     mixed = mixed + F.scaled_dot_product_attention(key, key, value)
-    return _residuals(block, tokens, _merge(mixed, attention))
+    return _residuals(block, tokens, merge_heads(mixed, attention))
 
 
 def clearclip_block(
     block: Block, tokens: Float[Tensor, "B N E"], grid: Grid
 ) -> Float[Tensor, "B N E"]:
     """ClearCLIP (Lan et al., section 3.3): query-query attention, no residual, no feed-forward."""
-    query, _, value = _project(block, tokens)
-    return _merge(F.scaled_dot_product_attention(query, query, value), block.self_attn)
+    query, _, value = project_heads(block, tokens)
+    return merge_heads(F.scaled_dot_product_attention(query, query, value), block.self_attn)
 
 
 def naclip_block(
@@ -101,10 +101,12 @@ def naclip_block(
 
     No residual and no feed-forward, the paper's reduced last block.
     """
-    _, key, value = _project(block, tokens)
+    _, key, value = project_heads(block, tokens)
     n_prefix = tokens.shape[1] - grid[0] * grid[1]
     prior = F.pad(neighbourhood(grid, like=key), (n_prefix, 0, n_prefix, 0))
-    return _merge(F.scaled_dot_product_attention(key, key, value, attn_mask=prior), block.self_attn)
+    return merge_heads(
+        F.scaled_dot_product_attention(key, key, value, attn_mask=prior), block.self_attn
+    )
 
 
 def neighbourhood(grid: Grid, *, like: Tensor) -> Float[Tensor, "T T"]:
@@ -133,7 +135,8 @@ TOKEN_KINDS: dict[str, Callable[[Block, Tensor, Grid], Tensor]] = {
 """The kinds of patch tokens, by the name that `--token-kind` takes."""
 
 
-def _project(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_heads(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the heads of query, key and value of LN1(x), each (B, heads, N, d)."""
     attention = block.self_attn
     normed = block.layer_norm1(tokens)
     projections = attention.q_proj, attention.k_proj, attention.v_proj
@@ -145,7 +148,8 @@ def _heads(flat: Tensor, attention: Any) -> Float[Tensor, "B heads N d"]:
     return torch.unflatten(flat, -1, (attention.num_heads, -1)).transpose(1, 2)
 
 
-def _merge(mixed: Float[Tensor, "B heads N d"], attention: Any) -> Float[Tensor, "B N E"]:
+def merge_heads(mixed: Float[Tensor, "B heads N d"], attention: Any) -> Float[Tensor, "B N E"]:
+    """Join heads and apply the output projection W_o."""
     return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -23,6 +23,7 @@ from pacl.modeling.towers.positions import (
     stretch_positions,
 )
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid, apply_block
+from pacl.modeling.towers.whole_walks import WHOLE_WALKS
 
 
 class PatchTower(nn.Module):
@@ -30,7 +31,7 @@ class PatchTower(nn.Module):
 
     Args:
         vision: A transformers `CLIPVisionModel`; its modules are shared, not copied.
-        kind: How the last block that runs mixes patches, a key of TOKEN_KINDS.
+        kind: How the last block that runs mixes patches, a key of TOKEN_KINDS or WHOLE_WALKS.
         layer: The last block that runs: -1 the tower's last, -2 the one before, ...
         norm: Whether the tower's final LayerNorm is applied.
 
@@ -41,8 +42,9 @@ class PatchTower(nn.Module):
     def __init__(self, vision: Any, *, kind: str, layer: int, norm: bool = True) -> None:
         super().__init__()
         n_layers = len(vision.encoder.layers)
-        if kind not in TOKEN_KINDS:
-            raise ValueError(f"kind must be one of {', '.join(TOKEN_KINDS)}, got {kind!r}")
+        kinds = (*TOKEN_KINDS, *WHOLE_WALKS)
+        if kind not in kinds:
+            raise ValueError(f"kind must be one of {', '.join(kinds)}, got {kind!r}")
         if not -n_layers <= layer <= -1:
             raise ValueError(f"layer must lie in -{n_layers}..-1, got {layer}")
         self.kind, self.layer = kind, layer
@@ -52,6 +54,8 @@ class PatchTower(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N E"], grid: Grid) -> Float[Tensor, "B T E"]:
         """Run the blocks; CLS comes first in `tokens` and is dropped from what is returned."""
+        if self.kind in WHOLE_WALKS:
+            return self.norm(WHOLE_WALKS[self.kind](list(self.blocks), tokens, grid))
         *earlier, last = self.blocks
         for block in earlier:
             tokens = apply_block(block, tokens)
