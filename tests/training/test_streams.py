@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checkpoints import write_clip
 from pacl.data import tars
 from pacl.errors import InputError
 from pacl.runtime import distributed
@@ -59,23 +58,9 @@ def tars_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tars(tmp_path_factory.mktemp("tars"), damaged=frozenset({7, 8}))
 
 
-@pytest.fixture(scope="module")
-def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip"))
-
-
 @pytest.fixture
-def config(tars_dir: Path, clip_dir: Path, tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        data=tars_dir / "{00..03}.tar",
-        output=tmp_path / "run",
-        model=str(clip_dir),
-        batch_size=5,
-        steps=7,
-        log_every=1,
-        precision="fp32",
-        device="cpu",
-    )
+def config(config: TrainConfig, tars_dir: Path) -> TrainConfig:
+    return replace(config, data=tars_dir / "{00..03}.tar", batch_size=5, steps=7)
 
 
 def read_replaced(config: TrainConfig) -> list[dict[str, Any]]:
