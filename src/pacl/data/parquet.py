@@ -25,7 +25,7 @@ def read_parquet(source: Path) -> Table:
 
 
 def open_parquet(source: Path) -> ParquetFile:
-    """Open a Parquet file; raises as `read_parquet` does."""
+    """Open a Parquet file, with the errors of `read_parquet`."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
