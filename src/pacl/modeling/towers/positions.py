@@ -174,7 +174,7 @@ def _axis_weights(
         distance = (torch.arange(n_native) - at[:, None]).abs() / max(1.0, widening)
         weights = _cubic_kernel(distance, a=-0.5) if is_cubic else (1 - distance).clamp(min=0)
         return (weights / weights.sum(dim=1, keepdim=True)).float()
-    weights = torch.zeros(len(at), n_native, dtype=torch.float64)
+    weights = torch.zeros(at.shape[0], n_native, dtype=torch.float64)
     for offset in (-1, 0, 1, 2) if is_cubic else (0, 1):
         neighbour = at.floor() + offset
         distance = (at - neighbour).abs()
