@@ -13,7 +13,7 @@ from pacl.results.writers.dataset import LIGHTLY, ULTRALYTICS, DatasetWriter
 from pacl.results.writers.json import encode_json
 from pacl.results.writers.label_studio import LabelStudioWriter
 from pacl.results.writers.npz import encode_npz
-from pacl.results.writers.overlay import encode_overlay
+from pacl.results.writers.overlay import overlay_of
 from pacl.results.writers.panoptic import PanopticWriter
 from pacl.results.writers.per_class import FilePerClass, draw_heatmaps, draw_masks
 from pacl.results.writers.png import PngWriter
@@ -21,7 +21,7 @@ from pacl.results.writers.writer import FilePerImage, Result, Writer
 
 FORMATS: dict[str, Callable[[], Writer]] = {
     "png": PngWriter,
-    "overlay": partial(FilePerImage, "_overlay.png", encode_overlay),
+    "overlay": partial(FilePerImage, "_overlay.png", overlay_of),
     "json": partial(FilePerImage, "_areas.json", encode_json),
     "npz": partial(FilePerImage, ".npz", encode_npz),
     "masks": partial(FilePerClass, "masks", draw_masks),

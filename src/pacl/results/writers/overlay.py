@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,11 +32,9 @@ _Name = tuple[int, int, str, int]
 """Centre x and y, words, size of the text."""
 
 
-def encode_overlay(result: Result) -> bytes:
-    """Return the overlay as the content of a PNG file."""
-    buffer = io.BytesIO()
-    result.overlay().save(buffer, format="PNG")
-    return buffer.getvalue()
+def overlay_of(result: Result) -> Image.Image:
+    """Return the overlay that is written to a file."""
+    return result.overlay()
 
 
 def draw_overlay(

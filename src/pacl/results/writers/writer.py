@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from pacl.runtime.files import write_atomically
+from pacl.runtime.files import replacing, write_atomically
 
 
 class Result(Protocol):
@@ -71,10 +71,11 @@ class FilePerImage:
 
     Args:
         ending: End of each file's name.
-        encode: Returns the content of a result's file.
+        encode: Returns the content of a result's file, or an image, which is saved as a PNG as it
+            is encoded.
     """
 
-    def __init__(self, ending: str, encode: Callable[[Result], bytes]) -> None:
+    def __init__(self, ending: str, encode: Callable[[Result], bytes | Image.Image]) -> None:
         self._ending = ending
         self._encode = encode
         self._folder = Path()
@@ -90,7 +91,12 @@ class FilePerImage:
     def add(self, result: Result, stem: str) -> Path:
         """Write the file, whole or not at all."""
         path = self._folder / self.mark(stem)
-        write_atomically(path, self._encode(result))
+        content = self._encode(result)
+        if isinstance(content, Image.Image):
+            with replacing(path) as draft:
+                content.save(draft, format="PNG")
+        else:
+            write_atomically(path, content)
         return path
 
     def close(self) -> None:
