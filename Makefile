@@ -10,13 +10,14 @@ TORCH ?= $(PINNED_TORCH)
 PYTEST ?= -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint
+.PHONY: help setup quickstart test test-fast lint bench
 
 help:
 	@echo "make quickstart   draw scenes, train on their captions, evaluate; results in runs/quickstart"
 	@echo "make test         run the whole test suite"
 	@echo "make test-fast    run all but the slow tests, in under a minute"
 	@echo "make lint         check format, lint and types"
+	@echo "make bench        compare this CPU's speed ratios with the committed ones, in 3 minutes"
 	@echo "make setup        create or update the environment in .venv"
 
 setup: .venv/.stamp-dev
@@ -34,6 +35,9 @@ lint: .venv/.stamp-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/pyright
+
+bench: .venv/.stamp-dev
+	$(BIN)/python benchmarks/guard.py
 
 # torch comes first and alone: with it in place, nothing that follows looks for another build.
 .venv/.stamp-run: pyproject.toml constraints.txt
