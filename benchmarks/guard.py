@@ -115,7 +115,7 @@ CASES: dict[str, Callable[[], Round]] = {
 
 
 def measure(build: Callable[[], Round], *, budget_s: float) -> float:
-    """Shortest naive seconds / pacl's: what other programs do to a core's caches shows least in it."""
+    """Shortest naive seconds / pacl's: other programs' use of the caches shows least in it."""
     started, rounds = time.perf_counter(), list[dict[str, float]]()
     one_round = build()
     one_round(0)
