@@ -12,8 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pacl.data.opening import open_pairs
+from pacl.data import opening
+from pacl.data.pairs import Pairs
+from pacl.data.saved import DatasetPairs
 from pacl.errors import InputError
+
+
+def open_pairs(place: str | Path, **keys: str) -> Pairs | DatasetPairs:
+    """Open what is no stream."""
+    pairs = opening.open_pairs(place, **keys)
+    assert isinstance(pairs, Pairs | DatasetPairs)
+    return pairs
+
 
 CAPTIONS = [["a red house", "a house by the sea"], ["two boats"], ["a tree", "a green tree"]]
 NAMES = ["0.png", "1.png", "2.png"]

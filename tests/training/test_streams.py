@@ -126,8 +126,11 @@ def test_a_missing_shard_is_replaced_and_other_data_refused(
 ) -> None:
     folder = write_tars(tmp_path / "own")
     config = replace(config, data=folder / "{00..03}.tar")
-    stop = {"progress": lambda state: os.kill(os.getpid(), signal.SIGINT)}
-    train(config, **stop)
+
+    def stop(state: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    train(config, progress=stop)
     (folder / "02.tar").unlink()
     assert train(config).steps == 7, "its index is there: the order is the same"
     lost = [line for line in read_replaced(config) if line["name"].startswith("02.tar")]
@@ -136,7 +139,7 @@ def test_a_missing_shard_is_replaced_and_other_data_refused(
     (folder / "02.tar.pacl-index").unlink()
     with pytest.raises(InputError, match="no such tar"):
         raise InputError(prepare(config.resolve(), on_encoded=None).notes[0])
-    train(replace(config, output=tmp_path / "other"), **stop)
+    train(replace(config, output=tmp_path / "other"), progress=stop)
     (folder / "01.tar").unlink()
     (folder / "01.tar.pacl-index").unlink()
     with pytest.raises(InputError, match="other data"):

@@ -132,7 +132,7 @@ def test_the_operators_are_well_formed() -> None:
     patches, texts = draw(2, 3, 4, 5)
     texts = torch.nn.functional.normalize(texts, dim=-1)
     arguments = (patches.requires_grad_(), texts, torch.tensor(0.1))
-    torch.library.opcheck(tiled._operator, arguments)
+    torch.library.opcheck(tiled._operator, arguments)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_form_weighs_what_the_forms_do_not_share() -> None:

@@ -26,6 +26,9 @@ below 0.4 set to 0.
 Which channels draw attention is known for OpenAI's ViT-B and ViT-L only.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
