@@ -146,6 +146,12 @@ def test_only_the_edge_talks(path: Path) -> None:
             )
 
 
+def test_functions_fit_a_screen(path: Path) -> None:
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef) and path != SOURCE / "training" / "train.py":
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
 def test_no_drawer_for_odds_and_ends(path: Path) -> None:
     assert path.stem not in {"utils", "util", "common", "helpers", "misc"}
 
