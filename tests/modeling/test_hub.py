@@ -53,7 +53,7 @@ def test_round_trip_over_a_socket(tmp_path: Path, storybook_model: Path) -> None
         address = in_process_with_a_hub(PUSH.format(scores=str(scores)), hub, tmp_path / "a")
         assert address.startswith(f"{hub.address}/me/pacl-scenes/commit/")
         stored = hub.repositories["me/pacl-scenes"]
-        assert set(stored) == {"README.md", "config.json", "embedder.safetensors"}
+        assert set(stored) == {"README.md", "config.json", "embedder.safetensors", "words.txt"}
         load_it = (
             "import pacl; model = pacl.load('me/pacl-scenes', device='cpu'); "
             "print(model.fingerprint)"

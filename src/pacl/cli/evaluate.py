@@ -24,6 +24,9 @@ _BENCHMARKS = Annotated[
 ]
 
 
+Baseline = Literal["clip", "maskclip", "sclip", "clearclip", "naclip", "scclip", "rfclip"]
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Score a model on data sets: segmentation against masks, or classification."""
@@ -49,9 +52,7 @@ class Evaluate:
     pamr: bool = False
     """Add a row with PAMR, even if the preset has none."""
 
-    baseline: (
-        Literal["clip", "maskclip", "sclip", "clearclip", "naclip", "scclip", "rfclip"] | None
-    ) = None
+    baseline: Baseline | None = None
     """Score the frozen CLIP with these training-free patch tokens instead of an embedder."""
 
     templates: Literal["paper7", "imagenet80", "simple"] | None = None

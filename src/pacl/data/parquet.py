@@ -1,4 +1,4 @@
-"""Tables in Parquet files; needs pyarrow, which comes with `pip install pacl[data]`."""
+"""Tables in Parquet files; needs pyarrow, from the extra `data`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_parquet(source: Path) -> ParquetFile:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise EnvironmentProblem(
-            f"reading {source.name} needs pyarrow", fix='pip install "pacl[data]"'
+            f"reading {source.name} needs pyarrow", fix="pip install pyarrow"
         ) from error
     try:
         return ParquetFile(source)

@@ -1,6 +1,6 @@
 """Pairs from Hugging Face `datasets`: a folder that `save_to_disk` wrote, or a data set of the hub.
 
-Needs `datasets`, which comes with `pip install pacl[data]`.
+Needs `datasets`, from the extra `data`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _import_datasets(what: str | Path) -> Any:
         import datasets
     except ImportError as error:
         raise EnvironmentProblem(
-            f"reading {what} needs datasets", fix='pip install "pacl[data]"'
+            f"reading {what} needs datasets", fix="pip install datasets"
         ) from error
     return datasets
 
