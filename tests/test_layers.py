@@ -36,7 +36,7 @@ OWNERS = {
     "matplotlib": ("results/figures.py",),
     "onnxruntime": ("modeling/engines/onnx.py", "deploy/onnx.py"),
     "openvino": ("modeling/engines/openvino.py",),
-    "pycocotools": ("datasets/segmentation/context.py",),
+    "pycocotools": ("datasets/segmentation/context.py", "results/writers/coco.py"),
     "datasets": ("data/saved.py",),
     "pyarrow": ("data/parquet.py", "deploy/"),
     "ray": ("deploy/ray_data.py",),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pacl.errors import EnvironmentProblem
 from pacl.results.writers.coco import categories, describe_image, describe_regions
 from pacl.results.writers.writer import Result
+from pacl.runtime.packages import require_packages
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -56,7 +57,13 @@ def to_supervision(result: Result) -> Detections:
 
 
 def to_coco(result: Result, *, use_polygons: bool = False) -> dict[str, Any]:
-    """Return COCO's JSON of this one image: an annotation per connected region of a label."""
+    """Return COCO's JSON of this one image: an annotation per connected region of a label.
+
+    Raises:
+        EnvironmentProblem: The package pycocotools, which compresses run lengths, is missing.
+    """
+    if not use_polygons:
+        require_packages(["pycocotools"], purpose="to_coco")
     regions = describe_regions(result, use_polygons=use_polygons)
     return {
         "images": [{"id": 1} | describe_image(result, "image")],

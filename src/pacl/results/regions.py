@@ -7,7 +7,6 @@ label (0) belong to none.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,23 +89,6 @@ def run_lengths(region: Region, size_px: tuple[int, int]) -> list[int]:
     edges = np.stack([begins, ends], axis=1).ravel()
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     return counts[: len(counts) - (counts[-1] == 0)].tolist()
-
-
-def compress(counts: Sequence[int]) -> str:
-    """Write run lengths as COCO's compressed string.
-
-    From the fourth on each is less the one two before it; then five bits to a character, low ones
-    first, a sixth bit where more follow.
-    """
-    characters = []
-    for k, count in enumerate(counts):
-        rest = count - counts[k - 2] if k > 2 else count
-        is_last = False
-        while not is_last:
-            bits, rest = rest & 31, rest >> 5
-            is_last = rest == (-1 if bits & 16 else 0)
-            characters.append(chr(48 + bits + (0 if is_last else 32)))
-    return "".join(characters)
 
 
 def outline(region: Region) -> list[Ring]:

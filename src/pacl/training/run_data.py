@@ -12,7 +12,7 @@ from pacl.data.pairs import PairSource
 from pacl.data.stream import PairStream
 from pacl.errors import InputError
 from pacl.modeling.towers import TextTower, VisionTower
-from pacl.modeling.towers.hf import TEXTS_AT_ONCE
+from pacl.modeling.towers.tokens import TEXTS_AT_ONCE
 from pacl.runtime import distributed
 from pacl.text.nouns import extract_nouns
 from pacl.text.templates import TEMPLATES

@@ -262,7 +262,7 @@ def test_padding_and_company_change_nothing(encoder: HfClip) -> None:
 
 def test_many_texts_are_encoded_in_chunks(encoder: HfClip, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoder.encode_texts(TEXTS)
-    monkeypatch.setattr("pacl.modeling.towers.hf.TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("pacl.modeling.towers.tokens.TEXTS_AT_ONCE", 2)
     assert_close(encoder.encode_texts(TEXTS), whole)
 
 

@@ -15,16 +15,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
-from pacl.modeling.towers.preprocess import Preprocessing
+from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 
 SETTINGS = "tower.json"
@@ -32,7 +30,7 @@ PROBE_PX = 256
 """Side of the blank image that shows how wide and how coarse the maps are."""
 
 
-class ConvTower(nn.Module):
+class ConvTower(PreparesImages, nn.Module):
     """The maps of a frozen convolutional network as patch tokens.
 
     Args:
@@ -126,22 +124,6 @@ class ConvTower(nn.Module):
                 why="a convolutional tower has no patches that could overlap",
                 fix="leave out the stride; larger images give finer masks: --short-side-px",
             )
-
-    def resize(
-        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> UInt8[Tensor, "3 H W"]:
-        """Resize an image by the checkpoint's rule and filter, see `VisionTower.resize`."""
-        return self.preprocessing.resize(image, size_px=size_px)
-
-    def normalise(self, images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
-        """Normalise uint8 images that already have the wanted size."""
-        return self.preprocessing.normalise(images)
-
-    def prepare(
-        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> Float[Tensor, "3 H W"]:
-        """Turn an image into a normalised tensor; arguments as for `resize`."""
-        return self.normalise(self.resize(image, size_px=size_px))
 
     def encode_patches(
         self,

@@ -14,23 +14,21 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
-from pacl.modeling.towers.preprocess import Preprocessing
+from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
+from pacl.modeling.towers.tokens import EncodesTexts, pad_tokens
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 from pacl.modeling.towers.walk import (
     PatchTower,
     embed_images,
     onednn_products,
-    pad_tokens,
     walk_to_cls,
     walk_to_end,
 )
@@ -44,10 +42,8 @@ TRAINABLE_PARTS = {
 CLIPS = {"clip": "CLIP", "metaclip_2": "MetaClip2"}
 """Models with CLIP's modules, by `model_type`; MetaCLIP 2 has a tokenizer without cleaning."""
 
-TEXTS_AT_ONCE = 512
 
-
-class HfClip(nn.Module):
+class HfClip(PreparesImages, EncodesTexts, nn.Module):
     """A CLIP with everything of its checkpoint: both towers, tokenizer, preprocessing. Frozen.
 
     Build one with `from_pretrained`, or with `from_config` (random weights). No parameter asks
@@ -243,29 +239,7 @@ class HfClip(nn.Module):
 
     # ---- images ---------------------------------------------------------------------------
 
-    def resize(
-        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> UInt8[Tensor, "3 H W"]:
-        """Resize an image by the checkpoint's rule and filter, without normalising it.
-
-        Args:
-            image: PIL, or (H, W, 3) uint8.
-            size_px: (height, width) to resize to exactly; None: the checkpoint's own resizing
-                and centre crop.
-        """
-        return self.preprocessing.resize(image, size_px=size_px)
-
-    def normalise(self, images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
-        """Normalise uint8 images that already have the wanted size."""
-        return self.preprocessing.normalise(images)
-
-    def prepare(
-        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> Float[Tensor, "3 H W"]:
-        """Turn an image into a normalised tensor; arguments as for `resize`."""
-        return self.normalise(self.resize(image, size_px=size_px))
-
-    preprocess = prepare  # its name until now
+    preprocess = PreparesImages.prepare  # its name until now
 
     def check_stride(self, stride_px: int) -> None:
         """Refuse a stride that leaves gaps between patches.
@@ -403,14 +377,6 @@ class HfClip(nn.Module):
         """
         end = walk_to_end(self.clip.text_model, ids, mask)
         return F.normalize(self.clip.text_projection(end), dim=-1)
-
-    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "C D"]:
-        """Encode texts, at least one, to unit embeddings; one that is too long is cut."""
-        embeds: list[Tensor] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            ids, mask, _ = self.tokenize(texts[start : start + TEXTS_AT_ONCE])
-            embeds.append(self.encode_tokens(ids.to(self.device), mask.to(self.device)))
-        return torch.cat(embeds)
 
 
 def _build_clip(directory: Path) -> Any:

@@ -120,6 +120,34 @@ class Preprocessing:
         return image
 
 
+class PreparesImages:
+    """What towers share: images are prepared as their checkpoint's preprocessing says."""
+
+    preprocessing: Preprocessing
+
+    def resize(
+        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
+    ) -> UInt8[Tensor, "3 H W"]:
+        """Resize an image by the checkpoint's rule and filter, without normalising it.
+
+        Args:
+            image: PIL, or (H, W, 3) uint8.
+            size_px: (height, width) to resize to exactly, without a crop; None: the
+                checkpoint's own resizing and crop.
+        """
+        return self.preprocessing.resize(image, size_px=size_px)
+
+    def normalise(self, images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+        """Normalise uint8 images that already have the wanted size."""
+        return self.preprocessing.normalise(images)
+
+    def prepare(
+        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
+    ) -> Float[Tensor, "3 H W"]:
+        """Turn an image into a normalised tensor; arguments as for `resize`."""
+        return self.normalise(self.resize(image, size_px=size_px))
+
+
 def _half_down(surplus_px: int) -> int:
     return surplus_px // 2
 

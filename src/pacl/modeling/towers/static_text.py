@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
-from pacl.modeling.towers.walk import pad_tokens
+from pacl.modeling.towers.tokens import EncodesTexts, pad_tokens
 
 TABLES = ("embeddings", "embedding.weight")
 TOKEN_WEIGHTS = "weights"
@@ -29,7 +29,7 @@ FIRST_LOGIT_SCALE = 1 / 0.07
 """CLIP's own first value: no checkpoint of this kind has one."""
 
 
-class StaticText(nn.Module):
+class StaticText(EncodesTexts, nn.Module):
     """Word vectors and their tokenizer. Frozen.
 
     Args:
@@ -141,8 +141,3 @@ class StaticText(nn.Module):
         weights = self.token_weights[ids] * mask
         total = F.embedding_bag(ids, self.table, mode="sum", per_sample_weights=weights)
         return F.normalize(total, dim=-1)
-
-    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "C D"]:
-        """Encode texts, at least one, to unit embeddings."""
-        ids, mask, _ = self.tokenize(texts)
-        return self.encode_tokens(ids.to(self.device), mask.to(self.device))

@@ -24,11 +24,11 @@ from pacl.modeling.towers import files
 from pacl.modeling.towers.families import PAIRS
 from pacl.modeling.towers.pretrained import build_half, build_pretrained, read_config
 from pacl.modeling.towers.static_text import FIRST_LOGIT_SCALE
+from pacl.modeling.towers.tokens import EncodesTexts
 
 MODULES = "modules.json"
 POOLING = "1_Pooling/config.json"
 SENTENCE_LENGTH = "sentence_bert_config.json"
-TEXTS_AT_ONCE = 512
 
 Pooling = Literal["own", "mean", "cls"]
 """The model's own `pooler_output`, the mean of the real tokens, or the first token."""
@@ -72,7 +72,7 @@ TEXT_FAMILIES = {
 """The families by `model_type` of config.json, or of its text_config."""
 
 
-class TransformerText(nn.Module):
+class TransformerText(EncodesTexts, nn.Module):
     """A text encoder of transformers with its tokenizer. Frozen.
 
     Args:
@@ -200,14 +200,6 @@ class TransformerText(nn.Module):
             real = mask.unsqueeze(-1).to(output.last_hidden_state.dtype)
             pooled = (output.last_hidden_state * real).sum(dim=1) / real.sum(dim=1)
         return F.normalize(pooled, dim=-1)
-
-    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "C D"]:
-        """Encode texts, at least one, to unit embeddings; one that is too long is cut."""
-        embeds: list[Tensor] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            ids, mask, _ = self.tokenize(texts[start : start + TEXTS_AT_ONCE])
-            embeds.append(self.encode_tokens(ids.to(self.device), mask.to(self.device)))
-        return torch.cat(embeds)
 
 
 def _read_sentence_encoder(directory: Path, config: Any) -> tuple[TextFamily, int]:

@@ -8,10 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,13 +17,13 @@ from pacl.errors import InputError
 from pacl.modeling.towers import files
 from pacl.modeling.towers.families import FAMILIES, PAIRS, PLAIN_KIND, Family
 from pacl.modeling.towers.positions import embed_patches, interpolate_positions
-from pacl.modeling.towers.preprocess import Preprocessing
+from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.pretrained import build_half, build_pretrained, read_config
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
 from pacl.modeling.towers.walk import onednn_products
 
 
-class VitTower(nn.Module):
+class VitTower(PreparesImages, nn.Module):
     """A frozen vision transformer: our own patch embedding, the library's own blocks.
 
     Args:
@@ -124,22 +122,6 @@ class VitTower(nn.Module):
             )
 
     # ---- images ---------------------------------------------------------------------------
-
-    def resize(
-        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> UInt8[Tensor, "3 H W"]:
-        """Resize an image by the checkpoint's rule and filter, see `VisionTower.resize`."""
-        return self.preprocessing.resize(image, size_px=size_px)
-
-    def normalise(self, images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
-        """Normalise uint8 images that already have the wanted size."""
-        return self.preprocessing.normalise(images)
-
-    def prepare(
-        self, image: Image.Image | np.ndarray, *, size_px: tuple[int, int] | None = None
-    ) -> Float[Tensor, "3 H W"]:
-        """Turn an image into a normalised tensor; arguments as for `resize`."""
-        return self.normalise(self.resize(image, size_px=size_px))
 
     def encode_patches(
         self,

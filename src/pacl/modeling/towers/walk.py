@@ -7,7 +7,7 @@ attention, and PACL wants the choice.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -84,29 +84,6 @@ def walk_to_cls(
     for block in earlier:
         tokens = apply_block(block, tokens)
     return vision.post_layernorm(apply_block(last, tokens, n_queries=1)[:, 0])
-
-
-def pad_tokens(
-    rows: Sequence[Sequence[int]], *, context_length: int, pad_id: int
-) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"], int]:
-    """Make one tensor of token ids of several lengths, for `walk_to_end`.
-
-    Args:
-        rows: Token ids, start and end tokens included.
-        context_length: A longer row is cut to this length; its end token is kept.
-        pad_id: Fills the shorter rows on the right.
-
-    Returns:
-        Ids; the mask of real tokens; how many rows were cut.
-    """
-    n_cut = sum(len(row) > context_length for row in rows)
-    cut = [[*row[: min(len(row), context_length) - 1], row[-1]] for row in rows]
-    ids = torch.full((len(cut), max(map(len, cut))), pad_id)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    for i, row in enumerate(cut):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = True
-    return ids, mask, n_cut
 
 
 def walk_to_end(

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pacl.results.regions import Region, compress, find_regions, polygon, run_lengths
+from pacl.results.regions import Region, find_regions, polygon, run_lengths
 from pacl.results.writers.parts import Parts
 from pacl.results.writers.writer import Result
 from pacl.runtime.files import replacing
+from pacl.runtime.packages import require_packages
 
 
 class CocoWriter:
@@ -32,7 +33,13 @@ class CocoWriter:
         return self._parts.mark(stem)
 
     def open(self, folder: Path, labels: Sequence[str]) -> None:
-        """Begin or continue the parts."""
+        """Begin or continue the parts.
+
+        Raises:
+            EnvironmentProblem: The package pycocotools, which compresses run lengths, is missing.
+        """
+        if not self._use_polygons:
+            require_packages(["pycocotools"], purpose="--formats coco")
         self._path, self._labels = folder / f"{self._name}.json", tuple(labels)
         self._parts.open(folder, labels)
 
@@ -86,8 +93,11 @@ def describe_regions(result: Result, *, use_polygons: bool = False) -> list[dict
     def outline_of(region: Region) -> list[list[int]] | dict[str, Any]:
         if use_polygons:
             return [polygon(region)]
+        from pycocotools import mask
+
         counts = run_lengths(region, (height, width))
-        return {"size": [height, width], "counts": compress(counts)}
+        whole: Any = {"size": [height, width], "counts": counts}
+        return whole | {"counts": mask.frPyObjects(whole, height, width)["counts"].decode()}
 
     return [
         {
