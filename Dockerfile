@@ -14,7 +14,7 @@ RUN grep -v '^torch==' constraints.txt > pins.txt \
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY models models
-RUN pip install -c pins.txt '.[demo,onnx]' && pip check
+RUN pip install -c pins.txt '.[demo,onnx,coco,data,ray,video]' && pip check
 
 RUN useradd --create-home pacl
 USER pacl

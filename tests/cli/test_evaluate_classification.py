@@ -149,6 +149,23 @@ def test_options_of_evaluate(line: list[str], capsys: pytest.CaptureFixture[str]
     assert "--preset, --pamr, --short-side-px would do nothing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["val.csv", "--words", "w.txt"], "--words would do nothing"),
+        (["masks", "--labels", "auto", "--background", "probability"], "has no background rule"),
+        (["masks", "--labels", "auto", "--profile"], "has no preset, PAMR or profile"),
+        (["masks", "--words", "w.txt"], "--words is for --labels auto"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    line: list[str], given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("w.txt").write_text("sky\n")
+    assert main([*line, *given]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_data_check_counts(capsys: pytest.CaptureFixture[str]) -> None:
     COPIES["dtd"](Path("data"))
     assert main(["data", "check", "dtd", "--root", "data"]) == 0

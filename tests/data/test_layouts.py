@@ -207,3 +207,47 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     path.write_bytes(b"PAR0" * 10)
     with pytest.raises(InputError, match="is not a Parquet file"):
         open_pairs(path)
+
+
+def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "photos [2020] {a}"
+    folder.mkdir()
+    write_images(folder)
+    (folder / "captions.csv").write_text("file_name,caption\n0.png,a red house\n")
+    for place in (folder, folder / "captions.csv"):
+        assert open_pairs(place).captions == [["a red house"]]
+
+
+def test_a_table_comes_before_a_tar_beside_it(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "captions.csv").write_text("file_name,caption\n0.png,a red house\n")
+    (tmp_path / "left.tar").write_bytes(bytes(10240))
+    assert open_pairs(tmp_path).captions == [["a red house"]]
+
+
+def test_an_empty_caption_of_coco_is_counted(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    images = [{"id": 1, "file_name": "0.png"}]
+    captions = [{"image_id": 1, "caption": text} for text in (None, "a red house")]
+    path = tmp_path / "captions_val.json"
+    path.write_text(json.dumps({"images": images, "annotations": captions}))
+    assert open_pairs(path).captions == [["a red house"]]
+
+
+def test_a_row_without_image_is_named(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [None], "caption": ["a red house"]}
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path / "saved")
+    pairs = open_pairs(tmp_path / "saved")
+    with pytest.raises(InputError, match=r"the image of row 0 of .* is missing"):
+        pairs.open_image(0)
+
+
+def test_a_missing_folder_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="no such file or folder: data/coco"):
+        open_pairs("data/coco")

@@ -209,3 +209,19 @@ def test_pil_images_of_unknown_range_are_refused(mode: str) -> None:
 def test_arrays_that_are_no_images_are_refused(array: np.ndarray) -> None:
     with pytest.raises(InputError, match="uint8"):
         read_image(array)
+
+
+def test_a_member_that_is_too_large_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for k, size in enumerate((5, 200, 6)):
+            noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / f"{k}.png")
+            archive.add(tmp_path / f"{k}.png", f"{k}.png")
+    monkeypatch.setattr("pacl.data.urls.BYTES_MAX", 1000)
+    first, large, last = find_sources(str(path))
+    assert (first.open().width, last.open().width) == (5, 6)
+    with pytest.raises(InputError, match=r"1\.png is too large"):
+        large.open()

@@ -217,6 +217,20 @@ def test_any_cut_of_the_order_is_the_same_permutation(size: int) -> None:
     np.testing.assert_array_equal(np.concatenate(cut), mixed.rows(1, 2, 0, n))
 
 
+@pytest.mark.parametrize("sizes", [[4] * 5, [30, 30, 5], [1, 60, 2]])
+def test_a_mixture_of_many_blocks_has_every_row_once(
+    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacl.data.order._BLOCK", 7)
+    mixed = MixedOrder([WindowedOrder([size]) for size in sizes], [1.0] * len(sizes))
+    n = mixed.n_per_epoch
+    for epoch in range(3):
+        whole = mixed.rows(0, epoch, 0, n)
+        assert sorted(whole) == list(range(n))
+        cut = [mixed.rows(0, epoch, k, min(n, k + 4)) for k in range(0, n, 4)]
+        np.testing.assert_array_equal(np.concatenate(cut), whole)
+
+
 def test_an_epoch_stays_near_a_few_shards() -> None:
     order = WindowedOrder([100] * 40)
     for start in range(0, 4000, 100):

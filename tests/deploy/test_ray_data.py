@@ -40,9 +40,13 @@ def photos(tmp_path: Path) -> list[str]:
     return [str(folder), str(tmp_path / "more.tar")]
 
 
-def start(photos: list[str], output: Path, mark: str) -> subprocess.Popen[bytes]:
+def start_line(photos: list[str], output: Path) -> list[str]:
     command = ["segment", *photos, "--labels", LABELS, "--output", str(output)]
-    command += ["--ray", "--actors", "2", "--device", "cpu"]
+    return [*command, "--ray", "--actors", "2", "--device", "cpu"]
+
+
+def start(photos: list[str], output: Path, mark: str, *more: str) -> subprocess.Popen[bytes]:
+    command = [*start_line(photos, output), *more]
     environment = os.environ | {"PACL_TEST": mark, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "pacl", *command], env=environment)
 
@@ -90,8 +94,46 @@ def test_cluster_writes_what_one_process_writes(tmp_path: Path, photos: list[str
     (tmp_path / "photos" / "020.png").write_bytes((tmp_path / "photos" / "021.png").read_bytes())
     assert start(photos, many, mark).wait() == 0
     assert not (many / FAILURES).exists()
+    assert start(photos, many, mark, "--formats", "png,overlay,json,npz").wait() == 0
+    assert len([*many.glob("*.npz")]) == N_SCENES + 1, "of all images, though their parts are done"
+    rows = [row for path in many.glob("areas/*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert sum(row["area"] for row in rows if not row["error"]) == pytest.approx(N_SCENES + 1)
     kept = [path for path in parts if path != lost]
     assert all(path.stat().st_mtime_ns == parts[path] for path in kept)
+
+
+@pytest.mark.slow
+def test_results_of_a_killed_run_are_not_taken_for_others(
+    tmp_path: Path, photos: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = tmp_path / "many"
+    driver = start(photos, many, tmp_path.name)
+    while not [*many.glob("areas/*.parquet")]:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    other = [*start_line(photos, many)]
+    other[other.index(LABELS)] = "tent,sea"
+    assert main(other) == 2
+    assert "holds results of other settings: labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--json"], "--json would do nothing"),
+        (["--shard", "0/2"], "--shard would do nothing"),
+        (["--every", "3"], "--every would do nothing"),
+        (["--on-error", "stop"], "--on-error would do nothing"),
+        (["--stability", "0.5"], "--stability would do nothing"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    more: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*start_line(["photos"], tmp_path), *more]) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,19 @@ def test_examples_are_read_in_order_and_in_batches(model: Model, folder: FolderD
 def test_stages_are_timed_where_there_is_a_stopwatch(model: Model, folder: FolderDataset) -> None:
     task = build_task("a", folder, preset=None, config=CONFIG)
     watch = Stopwatch()
-    timed = SegmentationScores(build_predictor(model, task, stopwatch=watch))
+    predictor = build_predictor(model, task, stopwatch=watch)
+    score, stages_of_scoring = predictor._segmenter.score, []
+
+    def note_stage(*inputs: Any, **options: Any) -> Any:
+        stages_of_scoring.append(watch._stages[-1])
+        return score(*inputs, **options)
+
+    predictor._segmenter.score = note_stage
+    timed = SegmentationScores(predictor)
     plain = SegmentationScores(build_predictor(model, task))
     assert list(timed.iter_scored()) == list(plain.iter_scored())
     stages = {"words", "waiting for images", "encoder", "scoring", "labelling", "metrics"}
     assert set(watch.seconds) == stages
+    assert stages_of_scoring
+    assert set(stages_of_scoring) == {"scoring"}
     assert set(watch.background) == {"reading", "preprocessing"}

@@ -130,6 +130,29 @@ def test_cvat_by_datumaro(result: Segmentation, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("label", ["a: b", "#a", "Background", " a"])
+def test_cvat_refuses_names_that_break_its_file(label: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot hold the label"):
+        replace(result_of(CASES["ones"]), labels=(label, *"bcde")).save(tmp_path, formats=["cvat"])
+
+
+def test_cvat_lists_of_many_labels_those_in_the_images(tmp_path: Path) -> None:
+    label_map = np.zeros((4, 5), dtype=np.int16)
+    label_map[0, 1:], label_map[2:] = 299, 7
+    result = result_of(label_map, n_labels=300)
+    path = result.save(tmp_path, formats=["cvat"])["cvat"]
+    with zipfile.ZipFile(path) as file:
+        lines = file.read("labelmap.txt").decode().splitlines()
+        [name] = [name for name in file.namelist() if name.startswith("SegmentationClass/")]
+        pixels = np.asarray(Image.open(file.open(name)).convert("RGB"))
+    fields = [line.split(":") for line in lines[1:]]
+    colours = {tuple(map(int, colour.split(","))): name for name, colour, *_ in fields}
+    assert list(colours.values()) == ["background", result.labels[6], result.labels[298]]
+    assert colours[tuple(pixels[0, 1])] == result.labels[298]
+    assert colours[tuple(pixels[3, 4])] == result.labels[6]
+    assert colours[tuple(pixels[0, 0])] == "background"
+
+
 def test_cvat_by_its_own_files(result: Segmentation, tmp_path: Path) -> None:
     if len(np.unique(result.label_map)) > 255:
         return

@@ -273,6 +273,8 @@ def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     torch.testing.assert_close(table(texts, numbers), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(tower(texts, numbers), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(as_needed(texts, numbers), expected, rtol=1e-5, atol=1e-6)
+    trained = objectives.encode_as_needed(encoder, is_trained=True)
+    torch.testing.assert_close(trained(texts, numbers), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_steps", [1, 4, 1000])

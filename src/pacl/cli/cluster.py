@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pacl.cli.console import DONE, SOME_FAILED, Pace, progress, say
-from pacl.errors import InputError
 
 if TYPE_CHECKING:
+    from pacl.api import Model
     from pacl.cli.options import ModelOptions
     from pacl.inference.config import SegmentConfig
     from pacl.results.folder import OutputFolder
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def segment_on_cluster(
     sources: tuple[str, ...],
-    labels: Labels | None,
+    model: Model,
+    labels: Labels,
     *,
     loading: ModelOptions,
     config: SegmentConfig,
@@ -29,21 +30,16 @@ def segment_on_cluster(
     """Segment with Ray Data what is not done yet; 1 if some images failed.
 
     Raises:
-        InputError: There are no labels, or an option does not go with --ray.
-        EnvironmentProblem: Ray is not installed, or its cluster cannot be reached.
+        EnvironmentProblem: The cluster cannot be reached.
     """
-    from pacl.runtime.packages import require_packages
-
-    require_packages(["ray", "pyarrow"], purpose="--ray")
     from pacl.deploy.items import iter_items
-    from pacl.deploy.ray_data import Job, segment_on_ray
+    from pacl.deploy.ray_data import Job, read_done, segment_on_ray
 
-    if labels is None:
-        raise InputError("--ray needs labels: words that all machines share", fix="--labels a,b")
-    if config.stability is not None:
-        raise InputError("--stability needs all frames in order", fix="leave out --ray")
-    model = loading.load()
-    folder.claim(model.settings(labels, config), may_replace=again)
+    folder.claim(
+        model.settings(labels, config),
+        may_replace=again,
+        holds_results=bool(read_done(folder.directory)),
+    )
     job = Job(
         {
             "source": loading.model,
@@ -65,7 +61,9 @@ def segment_on_cluster(
             address=address,
             n_actors=n_actors,
             again=again,
-            show=lambda n, failed: show(n, None, f"{pace.describe(n, None)}  {failed} failed"),
+            show=lambda n, n_all, failed: show(
+                n, n_all, pace.describe(n, n_all) + (f"  {failed} failed" if failed else "")
+            ),
         )
     path = folder.close(failures)
     say(f"segmented into {folder.directory}; areas and scores are in areas/*.parquet there")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pacl.cli.cluster import segment_on_cluster
 from pacl.cli.console import DONE, SOME_FAILED, Pace, progress, result, say
 from pacl.cli.options import ModelOptions, Sources, find_named, warn_of_photographs
 from pacl.errors import InputError
@@ -101,28 +102,30 @@ def run_segment(options: Segment) -> int:
         raise InputError("--stability needs all frames in order", fix="leave out --shard")
     folder = OutputFolder(options.output, _parse_formats(options), shard=shard)
     if options.ray:
-        from pacl.cli.cluster import segment_on_cluster
-
-        return segment_on_cluster(
+        _check_cluster(options)
+    else:
+        sources = find_named(
             options.sources,
-            labels,
-            loading=options.loading,
-            config=config,
-            folder=folder,
-            formats=_parse_formats(options),
-            address=options.ray_address,
-            n_actors=options.actors,
-            again=options.overwrite,
+            example='pacl segment photos/ --labels "sky,road,car"',
+            every=options.every,
         )
-    sources = find_named(
-        options.sources,
-        example='pacl segment photos/ --labels "sky,road,car"',
-        every=options.every,
-    )
     model = options.loading.load()
     warn_of_photographs(model)
     if labels is not None:
         _say_cut(model, labels)
+        if options.ray:
+            return segment_on_cluster(
+                options.sources,
+                model,
+                labels,
+                loading=options.loading,
+                config=config,
+                folder=folder,
+                formats=_parse_formats(options),
+                address=options.ray_address,
+                n_actors=options.actors,
+                again=options.overwrite,
+            )
         folder.claim(model.settings(labels, config), may_replace=options.overwrite)
         return _segment_all(model, sources, labels, folder, options)
     words = words or model.default_words()
@@ -133,6 +136,29 @@ def run_segment(options: Segment) -> int:
     kept = options.output / "words.json"
     bank = model.word_bank(images, words=words, config=config, kept=kept)
     return _segment_all(model, sources, bank, folder, options)
+
+
+def _check_cluster(options: Segment) -> None:
+    """Refuse what does not go with --ray.
+
+    Raises:
+        InputError: There are no labels, or an option would do nothing.
+        EnvironmentProblem: Ray is not installed.
+    """
+    from pacl.runtime.packages import require_packages
+
+    require_packages(["ray", "pyarrow"], purpose="--ray")
+    if options.labels == "auto":
+        raise InputError("--ray needs labels: words that all machines share", fix="--labels a,b")
+    idle = {
+        "--stability": options.segmenting.stability is not None,
+        "--json": options.json,
+        "--shard": options.shard != "0/1",
+        "--every": options.every != 1,
+        "--on-error": options.on_error != "skip",
+    }
+    if given := [flag for flag, is_given in idle.items() if is_given]:
+        raise InputError(f"{', '.join(given)} would do nothing with --ray", fix="leave it out")
 
 
 def _say_cut(model: Model, labels: Labels) -> None:

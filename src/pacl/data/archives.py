@@ -37,8 +37,11 @@ def iter_members(name: str) -> Iterator[Source]:
                 content = archive.extractfile(member) if is_image and member.isfile() else None
                 if content is not None:
                     label = f"{name}/{member.name}"
-                    data = read_limited(content, label)
-                    yield Source(label, partial(open_image, data, name=label))
+                    try:
+                        data = read_limited(content, label)
+                        yield Source(label, partial(open_image, data, name=label))
+                    except InputError as error:  # too large
+                        yield failing(label, error)
                     n_read += 1
         if not n_read:
             yield failing(name, InputError(f"no images in {name}"))

@@ -74,6 +74,7 @@ def check_pairs(
     rows = np.unique(np.linspace(0, len(stream) - 1, N_CHECKED).astype(int)).tolist()
     check = PairsCheck(len(stream), len(rows))
     seen: set[bytes] = set()
+    n_read = 0
     batches = [rows[k : k + 64] for k in range(0, len(rows), 64)]
     for batch, found in prefetch(lambda row: _read(stream, row), batches, workers=N_THREADS):
         for row, (captions, digest, why) in zip(batch, found, strict=True):
@@ -87,7 +88,8 @@ def check_pairs(
             if len(check.examples) < _N_SHOWN:
                 check.examples.append(f"{stream.name(row)}: {captions[0]}")
         if on_progress is not None:
-            on_progress(batch[-1] + 1, len(stream))
+            n_read += len(batch)
+            on_progress(n_read, len(rows))
     return check
 
 
@@ -98,4 +100,5 @@ def _read(stream: PairStream, row: int) -> tuple[list[str], bytes, str]:
         pixels = stream.open_image(row)
     except InputError as error:
         return [], b"", error.what
-    return captions, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(), ""
+    digest = hashlib.blake2b(f"{pixels.size}".encode() + pixels.tobytes(), digest_size=16)
+    return captions, digest.digest(), ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pacl.data.source import IMAGE_SUFFIXES
 from pacl.data.tables import Table
 from pacl.errors import InputError
 
 IMAGE_COLUMNS = ("file_name", "filename", "filepath", "image", "path", "url")
 CAPTION_COLUMNS = ("caption", "title", "text", "prompt")
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_ENDINGS = tuple(IMAGE_SUFFIXES)
 
 
 def choose_columns(
@@ -55,12 +56,12 @@ def find_column(columns: Sequence[str], names: Sequence[str], key: str | None) -
 
 def _suggest(table: Table, command: str, image: str | None, caption: str | None) -> str:
     """Suggest a command with the likeliest columns: images by file name, captions by length."""
-    if any(column.lower().endswith(_IMAGE_SUFFIXES) for column in table.columns):
+    if any(column.lower().endswith(_ENDINGS) for column in table.columns):
         return "the table has no header; add one as its first line: file_name,caption"
     first = next((cells for _, cells in table.rows if cells), dict.fromkeys(table.columns, ""))
     free = [name for name in table.columns if name not in (image, caption)]
     if image is None and free:
-        image = max(free, key=lambda name: first[name].lower().endswith(_IMAGE_SUFFIXES))
+        image = max(free, key=lambda name: first[name].lower().endswith(_ENDINGS))
         free.remove(image)
     if caption is None and free:
         caption = max(free, key=lambda name: len(first[name]))

@@ -94,8 +94,11 @@ def _read_coco(path: Path) -> Layout:
     """Read COCO captions; images are looked for in the folders where COCO's own archives lie."""
     try:
         content: Any = json.loads(path.read_bytes())
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        pairs = [(names.get(a["image_id"], ""), a["caption"]) for a in content["annotations"]]
+        names = {image["id"]: str(image["file_name"] or "") for image in content["images"]}
+        pairs = [
+            (names.get(each["image_id"], ""), str(each["caption"] or ""))
+            for each in content["annotations"]
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a COCO captions file",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pacl.data.layouts import TABLE_NAMES
 from pacl.data.pairs import PairSource, read_pairs
 from pacl.data.saved import is_saved_dataset, read_hub, read_saved
 from pacl.data.stream import HeldStream, MixedStream
@@ -68,13 +69,15 @@ def _open_one(
 ) -> PairSource | TarPairs:
     path = Path(name)
     keys = {"image_key": image_key, "caption_key": caption_key}
-    if path.suffix == ".tar" or "{" in name or glob.has_magic(name):
+    is_pattern = not path.exists() and ("{" in name or glob.has_magic(name))
+    if path.suffix == ".tar" or is_pattern:
         return _open_tars(name, list(_expand(name)))
     if is_saved_dataset(path):
         return read_saved(path, **keys)
-    if path.is_dir() and (tars := sorted(path.glob("*.tar"))):
+    has_table = any((path / name).is_file() for name in TABLE_NAMES)
+    if path.is_dir() and not has_table and (tars := sorted(path.glob("*.tar"))):
         return _open_tars(name, tars)
-    if not path.exists() and _is_hub_name(name):
+    if not path.exists() and not path.parent.is_dir() and _is_hub_name(name):
         return read_hub(name, **keys)
     return read_pairs(path, **keys)
 

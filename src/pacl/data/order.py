@@ -18,7 +18,7 @@ from jaxtyping import Int64
 SHARDS_PER_WINDOW = 8
 """Shards whose samples are shuffled with each other."""
 _BLOCK = 2**16
-"""Positions among which several sources are mixed in exact proportion."""
+"""About so many positions among which several sources are mixed, each in proportion."""
 
 
 def random_stream(seed: int, purpose: str, step: int) -> np.random.Generator:
@@ -44,13 +44,11 @@ class WindowedOrder:
 
     Args:
         sizes: Number of rows of each shard; rows are counted through all shards.
-        name: Tells the random draws of several sources apart.
     """
 
-    def __init__(self, sizes: Sequence[int], *, name: str = "") -> None:
+    def __init__(self, sizes: Sequence[int]) -> None:
         self._sizes = np.asarray(sizes, dtype=np.int64)
         self._starts = np.concatenate([[0], self._sizes.cumsum()])
-        self._name = name
         self._shards = lru_cache(maxsize=2)(self._draw_shards)
         self._window = lru_cache(maxsize=2)(self._draw_window)
 
@@ -73,7 +71,7 @@ class WindowedOrder:
 
     def _draw_shards(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the order of the shards, and the position at which each window ends."""
-        shards = random_stream(seed, f"shards{self._name}", epoch).permutation(len(self._sizes))
+        shards = random_stream(seed, "shards", epoch).permutation(len(self._sizes))
         ends = self._sizes[shards].cumsum()
         last = np.arange(SHARDS_PER_WINDOW - 1, len(shards) + SHARDS_PER_WINDOW - 1)
         return shards, ends[np.unique(np.minimum(last[::SHARDS_PER_WINDOW], len(shards) - 1))]
@@ -82,8 +80,7 @@ class WindowedOrder:
         shards, _ = self._shards(seed, epoch)
         chosen = shards[window * SHARDS_PER_WINDOW : (window + 1) * SHARDS_PER_WINDOW]
         rows = [np.arange(int(self._starts[k]), int(self._starts[k + 1])) for k in chosen]
-        purpose = f"window{self._name} {window}"
-        return random_stream(seed, purpose, epoch).permutation(np.concatenate(rows))
+        return random_stream(seed, f"window {window}", epoch).permutation(np.concatenate(rows))
 
 
 class MixedOrder:
@@ -103,7 +100,6 @@ class MixedOrder:
         self._offsets = np.concatenate([[0], np.cumsum(sizes)])
         counts = [max(1, round(n * weight)) for n, weight in zip(sizes, weights, strict=True)]
         self._counts = np.array(counts, dtype=np.int64)
-        self._rest = int(self._counts.argmax())  # takes what rounding leaves
 
     @property
     def n_per_epoch(self) -> int:
@@ -114,14 +110,19 @@ class MixedOrder:
         """See `Order`; rows are counted through all sources."""
         parts = [np.empty(0, dtype=np.int64)]
         stop = min(stop, self.n_per_epoch)
-        for block in range(start // _BLOCK, -(-stop // _BLOCK)):
-            first = block * _BLOCK
+        block = start * self._n_blocks // self.n_per_epoch  # or one that follows
+        while (first := int(self._taken(block).sum())) < stop:
             drawn = self._block(seed, epoch, block)
             parts.append(drawn[max(0, start - first) : stop - first])
+            block += 1
         return np.concatenate(parts)
 
+    @property
+    def _n_blocks(self) -> int:
+        return -(-self.n_per_epoch // _BLOCK)
+
     def _block(self, seed: int, epoch: int, block: int) -> np.ndarray:
-        before, after = self._taken(block * _BLOCK), self._taken((block + 1) * _BLOCK)
+        before, after = self._taken(block), self._taken(block + 1)
         drawn = [
             offset + self._of_source(source, seed, int(epoch * count + lo), int(epoch * count + hi))
             for source, (offset, count, lo, hi) in enumerate(
@@ -130,12 +131,9 @@ class MixedOrder:
         ]
         return random_stream(seed, f"mixture {block}", epoch).permutation(np.concatenate(drawn))
 
-    def _taken(self, position: int) -> np.ndarray:
-        """Return how many rows of each source lie before a position of the epoch."""
-        position = min(position, self.n_per_epoch)
-        taken = position * self._counts // self.n_per_epoch
-        taken[self._rest] += position - taken.sum()
-        return taken
+    def _taken(self, block: int) -> np.ndarray:
+        """Return how many rows of each source lie before a block: its share, rounded down."""
+        return block * self._counts // self._n_blocks
 
     def _of_source(self, source: int, seed: int, start: int, stop: int) -> np.ndarray:
         """Return rows of a source at positions counted through all its passes."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacl.data.tables import Row, Table, spread
-from pacl.errors import EnvironmentProblem, InputError
+from pacl.errors import InputError
+from pacl.runtime.packages import require_packages
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -26,13 +27,10 @@ def read_parquet(source: Path) -> Table:
 
 def open_parquet(source: Path) -> ParquetFile:
     """Open a Parquet file, with the errors of `read_parquet`."""
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"reading {source.name} needs pyarrow", fix="pip install pyarrow"
-        ) from error
+    require_packages(["pyarrow"], purpose=f"reading {source.name}")
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
     try:
         return ParquetFile(source)
     except (ArrowException, OSError) as error:

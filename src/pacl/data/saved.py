@@ -17,7 +17,8 @@ from pacl.data.columns import choose_columns
 from pacl.data.images import open_image
 from pacl.data.pairs import PairsReport
 from pacl.data.tables import Table, spread
-from pacl.errors import EnvironmentProblem, InputError
+from pacl.errors import InputError
+from pacl.runtime.packages import require_packages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,11 +62,10 @@ class DatasetPairs:
         cell = self.dataset[self.rows[row]][self.report.image_column]
         if isinstance(cell, dict):
             cell = cell["bytes"] or cell["path"]
-        try:
-            return open_image(cell)
-        except InputError as error:
-            name = f"image of row {self.rows[row]} of {self.report.source}"
-            raise InputError(f"{name}: {error.what}", why=error.why, fix=error.fix) from error
+        name = f"the image of row {self.rows[row]} of {self.report.source}"
+        if cell is None:
+            raise InputError(f"{name} is missing")
+        return open_image(cell, name=name)
 
     def select(self, rows: Sequence[int]) -> DatasetPairs:
         """Return the pairs of some images; the report stays that of the whole data set."""
@@ -109,7 +109,7 @@ def read_hub(name: str, *, image_key: str | None, caption_key: str | None) -> Da
         InputError: There is no such data set or column.
         EnvironmentProblem: `datasets` is missing.
     """
-    datasets = _import_datasets(name)
+    datasets = _import_datasets(f"{name}, no file or folder here, from the hub")
     try:
         loaded = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError) as error:
@@ -123,12 +123,9 @@ def read_hub(name: str, *, image_key: str | None, caption_key: str | None) -> Da
 
 
 def _import_datasets(what: str | Path) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"reading {what} needs datasets", fix="pip install datasets"
-        ) from error
+    require_packages(["datasets"], purpose=f"reading {what}")
+    import datasets
+
     return datasets
 
 
@@ -141,7 +138,7 @@ def _choose_split(loaded: Any, place: Path) -> Dataset:
             why=f"splits found: {', '.join(loaded)}",
             fix="save the split that is meant: dataset['NAME'].save_to_disk(FOLDER)",
         )
-    return loaded.get("train") or next(iter(loaded.values()))
+    return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
 
 
 def _collect(

@@ -16,6 +16,9 @@ from pacl.errors import InputError
 Row = tuple[int, dict[str, str] | None]
 """Line number in the file, and the cells by column; None where the row is malformed."""
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+"""Ends of the names of text tables."""
+
 _SEPARATORS = (",", "\t", ";", "|")
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 _LINES_PER_ROW_MAX = 50

@@ -78,11 +78,7 @@ class TarPairs:
         Raises:
             InputError: It is damaged, or its tar cannot be read.
         """
-        try:
-            return open_image(self.read_image_bytes(row))
-        except InputError as error:
-            what = error.what.replace("the given bytes", self.name(row))
-            raise InputError(what, why=error.why, fix=error.fix) from error
+        return open_image(self.read_image_bytes(row), name=self.name(row))
 
     def read_image_bytes(self, row: int) -> bytes:
         """Read an image's file without decoding it.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pacl.data.source import Source, failing
-from pacl.errors import EnvironmentProblem, InputError
+from pacl.errors import InputError
+from pacl.runtime.packages import require_packages
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -54,7 +55,8 @@ def iter_frames(name: str, *, every: int = 1) -> Iterator[Source]:
         return
     except (av.error.FFmpegError, OSError, ValueError) as error:
         problem = f"{name} is damaged after {n_read:,} frames" if n_read else f"cannot read {name}"
-        yield failing(name, InputError(problem, why=str(error)))
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        yield failing(name, InputError(problem, why=why))
         return
     if n_read < _COMPLETE * n_declared or not n_read:
         problem = f"{name} is cut off after {n_read:,} of {n_declared:,} frames"
@@ -91,11 +93,8 @@ def _to_image(frame: VideoFrame) -> Image.Image:
 
 
 def _import_av() -> ModuleType:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise EnvironmentProblem(
-            "av is not installed", why="videos are read with it", fix="pip install av"
-        ) from error
+    require_packages(["av"], purpose="reading videos")
+    import av
+    import av.error
+
     return av

@@ -31,6 +31,7 @@ class Item:
     name: str
     """What results call it: as pacl segment does without a cluster."""
     path: str
+    """Absolute: machines of a cluster do not share a working directory."""
     offset: int = 0
     """Of a member of a tar: its first byte. Of a row of a Parquet file: its number."""
     n_bytes: int = 0
@@ -44,7 +45,7 @@ class Item:
         if self.path.lower().endswith(PARQUET):
             return open_image(_read_row(self.path, self.offset), name=self.name)
         if not self.n_bytes:
-            return open_image(Path(self.path))
+            return open_image(Path(self.path), name=self.name)
         with Path(self.path).open("rb") as file:
             file.seek(self.offset)
             return open_image(file.read(self.n_bytes), name=self.name)
@@ -62,16 +63,16 @@ def iter_items(places: tuple[str, ...]) -> Iterator[Item]:
         if "://" in place or place == STDIN:
             raise _not_shared(place)
         for path in _find(place):
-            name = str(path)
+            name, where = str(path), str(path.absolute())
             if name.lower().endswith(_NOT_FILES):
                 raise _not_shared(name)
             if name.lower().endswith(".tar"):
-                yield from _iter_members(name)
+                yield from _iter_members(name, where)
             elif name.lower().endswith(PARQUET):
                 count = pq.read_metadata(name).num_rows
-                yield from (Item(f"{name}/{row:08d}", name, row) for row in range(count))
+                yield from (Item(f"{name}/{row:08d}", where, row) for row in range(count))
             else:
-                yield Item(name, name)
+                yield Item(name, where)
 
 
 def _not_shared(place: str) -> InputError:
@@ -91,7 +92,7 @@ def _find(place: str) -> list[Path]:
     return list(find_files(place))
 
 
-def _iter_members(name: str) -> Iterator[Item]:
+def _iter_members(name: str, where: str) -> Iterator[Item]:
     try:
         with tarfile.open(name, "r:") as archive:
             for member in archive:
@@ -101,7 +102,7 @@ def _iter_members(name: str) -> Iterator[Item]:
                     and path.suffix.lower() in IMAGE_SUFFIXES
                     and path.name[0] != "."
                 ):
-                    yield Item(f"{name}/{member.name}", name, member.offset_data, member.size)
+                    yield Item(f"{name}/{member.name}", where, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"{name} is damaged, or no plain tar archive", why=str(error)) from None
 

@@ -31,7 +31,10 @@ from pacl.text.templates import PAPER7
 IMAGES, TEXTS, TOKENIZER, SETTINGS = "images.onnx", "texts.onnx", "tokenizer.json", "export.json"
 FORMAT = "pacl-onnx"
 TOLERANCE = 1e-4
-"""Largest difference of a score, a cosine, between a graph and torch; beyond it is a defect."""
+"""Largest difference of a score, a cosine, between a graph and torch; beyond it is a defect.
+
+Ten times what the tests allow here: runtimes of other machines sum in other orders.
+"""
 
 _log = logging.getLogger(__name__)
 

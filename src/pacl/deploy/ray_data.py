@@ -75,10 +75,14 @@ class Actor:
         self._writers = Writers(Path(job.directory), job.formats)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Segment one part, and return how many images failed."""
+        """Segment one part, and return how many images failed.
+
+        Images that an earlier part's table holds get their files anew, and no rows.
+        """
         columns = (batch[name] for name in ("name", "path", "offset", "n_bytes"))
         items = [Item(str(n), str(p), int(o), int(b)) for n, p, o, b in zip(*columns, strict=True)]
         stems = dict(zip((item.name for item in items), map(str, batch["stem"]), strict=True))
+        fresh = [item.name for item, old in zip(items, batch["is_known"], strict=True) if not old]
         stream = self._model.stream(
             [item.source() for item in items], self._job.labels, config=self._job.config
         )
@@ -86,8 +90,10 @@ class Actor:
         for found in stream:
             if not isinstance(found, Failure):
                 self._writers.add(found, stems[str(found.source)])
-            rows += _rows(found, stems[str(found.source)])
-        write_part(Path(self._job.directory), [item.name for item in items], rows)
+            if found.source in fresh:
+                rows += _rows(found, stems[str(found.source)])
+        if fresh:
+            write_part(Path(self._job.directory), fresh, rows)
         errors = [row["error"] for row in rows if row["error"]]
         return {"n_images": [len(items)], "n_failed": [len(errors)]}
 
@@ -130,7 +136,7 @@ def segment_on_ray(
     address: str | None,
     n_actors: int,
     again: bool = False,
-    show: Callable[[int, int], None] = lambda done, failed: None,
+    show: Callable[[int, int, int], None] = lambda done, n_all, failed: None,
 ) -> list[Failure]:
     """Segment what is not done yet, on a cluster or on the processes of this machine.
 
@@ -142,7 +148,7 @@ def segment_on_ray(
         address: Of a Ray cluster; None: one is started on this machine.
         n_actors: Models that work at once.
         again: Whether to do again what is done.
-        show: Called with the numbers of images done and failed after each part.
+        show: Called after each part with the numbers of images done, to do, and failed.
 
     Returns:
         The images that failed, now or in an earlier run whose part was not done again.
@@ -153,15 +159,19 @@ def segment_on_ray(
     directory = Path(job.directory)
     if again:
         shutil.rmtree(directory / TABLES, ignore_errors=True)
-    done = {name for name, error in read_done(directory).items() if error is None}
+    known = {name for name, error in read_done(directory).items() if error is None}
     stems = {item: folder.stem(item.name) for item in items}
-    todo = [asdict(item) | {"stem": stems[item]} for item in stems if item.name not in done]
+    todo = [
+        asdict(item) | {"stem": stem, "is_known": item.name in known}
+        for item, stem in stems.items()
+        if item.name not in known or not folder.has_files(item.name)
+    ]
     if todo:
         _start(address)
         n_done = n_failed = 0
         for row in _run(job, todo, n_actors).iter_rows():
             n_done, n_failed = n_done + row["n_images"], n_failed + row["n_failed"]
-            show(n_done, n_failed)
+            show(n_done, len(todo), n_failed)
     found = read_done(directory)
     folder.note_done(item.name for item in stems if found.get(item.name, "") is None)
     return [Failure(name, error) for name, error in found.items() if error is not None]
@@ -196,7 +206,7 @@ def _start(address: str | None) -> None:
         return
     try:
         ray.init(
-            address=address,
+            address=address or "local",
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,

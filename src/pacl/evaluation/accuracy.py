@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pacl.api import Model, is_on_storybook
+from pacl.api import Model
 from pacl.datasets.classification import ClassificationSet
 from pacl.errors import InputError
 from pacl.evaluation.classification import N_TO_CHOOSE_ON, ClassificationScores
-from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, digest, file_stem
+from pacl.evaluation.records import ScoreRecord, Subject, digest, drawn_only, file_stem
 from pacl.inference.config import SegmentConfig
 from pacl.inference.segmenter import check_config
 from pacl.modeling.pacl import Pacl
@@ -124,8 +124,7 @@ def measure_classification(
         batch_size=batch_size,
         keys=(digest(settings), digest(former)),
     )
-    is_meaningless = is_on_storybook(model) and not opened.is_drawn
-    warnings = (*opened.warnings, *((DRAWN_ONLY,) if is_meaningless else ()))
+    warnings = (*opened.warnings, *drawn_only(model, is_drawn=opened.is_drawn))
     if not model.pacl.is_clip:
         warnings += (PACL_ALONE,)
     is_usual = templates is None and patch_stride_px is None

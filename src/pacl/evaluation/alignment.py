@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pacl.api import Model, is_on_storybook
+from pacl.api import Model
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
 from pacl.errors import EnvironmentProblem
@@ -30,7 +30,14 @@ from pacl.evaluation.metrics.bootstrap import (
 from pacl.evaluation.metrics.coherence import compare_pairs, roc_curve
 from pacl.evaluation.metrics.segmentation import NO_CLASS, PatchAccuracy, patch_labels
 from pacl.evaluation.plan import SegmentationSet
-from pacl.evaluation.records import MEANINGLESS, Subject, file_stem, without_nan, write_json
+from pacl.evaluation.records import (
+    MEANINGLESS,
+    Subject,
+    drawn_only,
+    file_stem,
+    without_nan,
+    write_json,
+)
 from pacl.inference.config import SegmentConfig
 from pacl.inference.segmenter import best_of_names, working_size_px
 from pacl.inference.vocabulary import Vocabulary
@@ -343,7 +350,7 @@ def save_alignment(
                "n_pairs": n_pairs, "seed": seed, **report.to_json()}  # fmt: skip
     write_json(content, path)
     notes = [f"wrote {path}"]
-    if is_on_storybook(model) and not opened.is_drawn:
+    if drawn_only(model, is_drawn=opened.is_drawn):
         notes.append(f"note: {MEANINGLESS}")
     if not model.pacl.is_clip:
         notes.append("note: no patch accuracy of frozen tokens, which no CLIP ties to the texts")

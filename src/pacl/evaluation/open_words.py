@@ -25,7 +25,7 @@ from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
 from pacl.evaluation.metrics.segmentation import NO_CLASS
 from pacl.evaluation.plan import SegmentationSet
 from pacl.evaluation.predictor import iter_batches
-from pacl.evaluation.records import ScoreRecord, Subject, digest, file_stem
+from pacl.evaluation.records import ScoreRecord, Subject, digest, drawn_only, file_stem
 from pacl.evaluation.scoreboard import Scoreboard
 from pacl.evaluation.task import digest_data
 from pacl.inference import open_words
@@ -227,6 +227,8 @@ class OpenMeasurement:
     scores: OpenScores
     config: SegmentConfig
     n_words: int
+    notes: tuple[str, ...]
+    """Warnings beside those of the data set."""
 
     @property
     def benchmark(self) -> str:
@@ -257,7 +259,7 @@ class OpenMeasurement:
             key=scores.keys[0],
             root=str(self.opened.root),
             seconds=scores.seconds,
-            warnings=self.opened.warnings,
+            warnings=(*self.opened.warnings, *self.notes),
             details={
                 "recall_of_names": n_found / max(1, n_true),
                 "precision_of_names": n_right / max(1, n_named),
@@ -289,4 +291,5 @@ def measure_open_words(
     images = [item.image_path for item in opened.dataset.items]
     bank = model.word_bank(images, words=words, config=config)
     scores = OpenScores(model, opened.dataset, bank, config)
-    return OpenMeasurement(opened, subject, scores, config, len(bank.vocabulary.labels))
+    notes = drawn_only(model, is_drawn=opened.is_drawn)
+    return OpenMeasurement(opened, subject, scores, config, len(bank.vocabulary.labels), notes)

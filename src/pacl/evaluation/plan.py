@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pacl.api import AUTO
+from pacl.data.tables import TABLE_SUFFIXES
 from pacl.datasets.classification import (
     CLASSIFICATION_NAMES,
     ClassificationSet,
@@ -19,7 +20,6 @@ from pacl.datasets.segmentation.dataset import BenchmarkDataset
 from pacl.datasets.segmentation.folder import FolderDataset
 from pacl.errors import InputError
 from pacl.evaluation.retrieval import (
-    TABLE_SUFFIXES,
     RetrievalSet,
     open_retrieval,
 )
@@ -121,7 +121,7 @@ def open_sets(
         )
     names = list(dict.fromkeys(names))
     classified = pick_classification(names, root)
-    tables = [name for name in names if name.endswith(TABLE_SUFFIXES)]
+    tables = [name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
     _check_settings(settings, classified, tables)
     if tables and len(tables) < len(names):
         raise InputError(f"{tables[0]} is a table of captions", fix="evaluate it by itself")
@@ -252,6 +252,7 @@ def _check_settings(settings: Settings, classified: Sequence[str], tables: Seque
     if classified or tables:
         flags = {"--preset": settings.preset, "--pamr": settings.use_pamr,
                  "--labels": settings.labels, "--profile": settings.use_profile,
+                 "--words": settings.words,
                  "--baseline": settings.baseline and not tables,
                  "--templates": settings.templates and tables}  # fmt: skip
         idle = [flag for flag, value in flags.items() if value]
@@ -266,6 +267,8 @@ def _check_settings(settings: Settings, classified: Sequence[str], tables: Seque
         raise InputError("--words is for --labels auto", fix="leave it out")
     elif settings.is_open and (settings.preset or settings.use_pamr or settings.use_profile):
         raise InputError("--labels auto has no preset, PAMR or profile", fix="leave them out")
+    elif settings.is_open and any(flag.startswith("--background") for flag in given):
+        raise InputError("--labels auto has no background rule here", fix="leave it out")
     elif settings.templates is not None:
         raise InputError(
             "--templates is for classification data sets",

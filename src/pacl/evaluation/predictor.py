@@ -189,9 +189,9 @@ class Predictor:
         of_windows = None
         if pamr is not None and at == "windows":
             of_windows = WindowPamr(pamr.iterations, pamr.dilations)
-        all_scores = iter(
-            self._segmenter.score([example.pixels for example in examples], pamr=of_windows)
-        )
+        pixels = [example.pixels for example in examples]
+        with self.time("scoring"):
+            all_scores = iter(self._segmenter.score(pixels, pamr=of_windows))
         results = []
         for example in examples:
             with self.time("scoring"):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from pacl.api import Model
+from pacl.api import Model, is_on_storybook
 from pacl.runtime.files import read_json_object, write_atomically
 
 DRAWN_ONLY = "means nothing: the backbone has seen drawn scenes only"
@@ -33,6 +33,11 @@ METHODS = {
     "rfclip": "RF-CLIP",
 }
 """Names of the training-free methods by the kind of their patch tokens."""
+
+
+def drawn_only(model: Model, *, is_drawn: bool) -> tuple[str, ...]:
+    """Return the warning for scores of the Storybook model on images that are not drawn."""
+    return (DRAWN_ONLY,) if is_on_storybook(model) and not is_drawn else ()
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pacl.api import Model, is_on_storybook
+from pacl.api import Model
 from pacl.data.images import N_THREADS, prefetch
 from pacl.data.pairs import Pairs, read_pairs
 from pacl.evaluation.metrics.retrieval import image_to_text_ranks, recalls, text_to_image_ranks
-from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, digest, file_stem
+from pacl.evaluation.records import ScoreRecord, Subject, digest, drawn_only, file_stem
 from pacl.text.cleaning import cleaning_mark
-
-_TEXTS_AT_ONCE = 256
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +82,8 @@ class RetrievalScores:
         """
         started_s = time.perf_counter() - self.seconds
         pacl = self._pacl
-        text_embeds = self._encode_texts()
+        with torch.inference_mode():
+            text_embeds = self._pacl.embed_texts(self._pacl.text.encode_texts(self._texts))
         rows = range(self.n_done, self.n_images)
         batches = [rows[k : k + self._batch_size] for k in range(0, len(rows), self._batch_size)]
 
@@ -98,16 +96,6 @@ class RetrievalScores:
                 self._rows += pacl.compatibility(patches, text_embeds).float().cpu()
             self.seconds = time.perf_counter() - started_s
             yield f"of {len(self._texts):,} captions"
-
-    @torch.inference_mode()
-    def _encode_texts(self) -> Tensor:
-        parts = [
-            self._pacl.embed_texts(
-                self._pacl.text.encode_texts(self._texts[k : k + _TEXTS_AT_ONCE])
-            )
-            for k in range(0, len(self._texts), _TEXTS_AT_ONCE)
-        ]
-        return torch.cat(parts)
 
     def state(self) -> dict[str, np.ndarray]:
         """All scores, to be kept."""
@@ -145,7 +133,8 @@ class RetrievalMeasurement:
     @property
     def stem(self) -> str:
         """Table and model, as a file's name."""
-        return file_stem(self.benchmark, "retrieval", *self.subject.words())
+        words = (self.benchmark, "retrieval", *self.subject.words(), self.scores.keys[0][:6])
+        return file_stem(*words)
 
     def describe(self) -> str:
         """How much is compared, in a line."""
@@ -175,6 +164,5 @@ def measure_retrieval(
 ) -> RetrievalMeasurement:
     """Put a model and a table of captions together."""
     scores = RetrievalScores(model, opened.pairs, batch_size=batch_size)
-    is_meaningless = is_on_storybook(model) and not opened.is_drawn
-    warnings = (*opened.warnings, *((DRAWN_ONLY,) if is_meaningless else ()))
+    warnings = (*opened.warnings, *drawn_only(model, is_drawn=opened.is_drawn))
     return RetrievalMeasurement(opened, subject, scores, warnings)

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Int64
 from PIL import Image
 
-from pacl.api import Model, is_on_storybook
+from pacl.api import Model
 from pacl.datasets.segmentation.masks import MaskDataset
 from pacl.evaluation.plan import SegmentationSet
 from pacl.evaluation.predictor import Predictor, build_predictor
-from pacl.evaluation.records import DRAWN_ONLY, ScoreRecord, Subject, file_stem
+from pacl.evaluation.records import ScoreRecord, Subject, drawn_only, file_stem
 from pacl.evaluation.scoreboard import (
     WAITING,
     SegmentationReport,
@@ -186,8 +186,7 @@ def measure_segmentation(
         build_predictor(model, task, stopwatch=watch),
         keys=tuple(task.key(f"{each} {model.describe()}") for each in fingerprints),
     )
-    is_meaningless = is_on_storybook(model) and not opened.is_drawn
-    warnings = (*opened.warnings, *((DRAWN_ONLY,) if is_meaningless else ()))
+    warnings = (*opened.warnings, *drawn_only(model, is_drawn=opened.is_drawn))
     if task.path.positions == "tenth" or task.path.activation == "gelu":
         warnings += () if model.pacl.runs_as_published else (OTHER_TOWER,)
     return SegmentationMeasurement(opened, subject, scores, warnings)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from pacl.data.pairs import read_pairs
 from pacl.data.source import Source
+from pacl.data.tables import TABLE_SUFFIXES
 from pacl.errors import InputError
 from pacl.inference.segmenter import Prepared, Segmenter
 from pacl.inference.vocabulary import Vocabulary
@@ -28,8 +29,6 @@ from pacl.results import Segmentation
 from pacl.runtime.files import read_json_object, write_atomically
 from pacl.text.labels import parse_labels
 from pacl.text.nouns import extract_nouns
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 USUAL_SHARE = 0.5
 """How much of what a word has in every image is taken off: all of it would hide frequent words."""

@@ -202,6 +202,8 @@ def _find_best(
     refine: Refine | None,
 ) -> _Best:
     """Go through the names a few at a time, so that N × H × W scores are never held."""
+    if not len(names):
+        raise ValueError("candidates name no class")
     at_once = max(1, CHUNK // (size_px[0] * size_px[1]))
     found: _Best | None = None
     for some in names.split(at_once):
@@ -210,8 +212,7 @@ def _find_best(
         score, nth = maps.max(dim=0)
         new = _Best(score, some[nth], (logit_scale * maps).logsumexp(dim=0))
         found = new if found is None else _better(found, new)
-    if found is None:
-        raise ValueError("candidates name no class")
+    assert found is not None
     return found
 
 

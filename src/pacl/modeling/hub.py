@@ -22,6 +22,8 @@ from pacl.modeling.towers import files
 from pacl.runtime.files import write_atomically
 
 CARD = "README.md"
+TOO_MANY, SERVER_ERROR = 429, 500
+"""HTTP statuses, the second and above, that are no fault of the user's."""
 TOWERS = ("encoder", "vision", "text")
 """Keys of config.json that name a tower."""
 PATHS = ("data", "output", "model", "vision", "text")
@@ -99,13 +101,13 @@ def write_card(config: Mapping[str, Any], card: Card, repo_id: str, description:
     """
     from huggingface_hub import ModelCardData
 
-    towers = {config[key]: key for key in TOWERS if key in config}
+    towers = [(key, config[key]) for key in TOWERS if key in config]
     metadata = ModelCardData(
         license=card.licence,
         library_name="pacl",
         pipeline_tag="image-segmentation",
         tags=["pacl", "open-vocabulary", "semantic-segmentation"],
-        base_model=[name for name in towers if name != STORYBOOK] or None,
+        base_model=list(dict.fromkeys(name for _, name in towers if name != STORYBOOK)) or None,
     )
     lines = [
         f"---\n{metadata.to_yaml()}\n---",
@@ -117,10 +119,7 @@ def write_card(config: Mapping[str, Any], card: Card, repo_id: str, description:
         "## Towers",
         _table(
             ["tower", "frozen weights", "licence"],
-            [
-                [key, name, card.tower_licences.get(name, "see its page")]
-                for name, key in towers.items()
-            ],
+            [[key, name, card.tower_licences.get(name, "see its page")] for key, name in towers],
         ),
         "## Data",
         card.data,
@@ -167,6 +166,10 @@ def push(directory: Path, repo_id: str, *, private: bool | None, revision: str |
             fix="unset HF_HUB_OFFLINE",
         ) from None
     except HfHubHTTPError as error:
+        if error.response.status_code == TOO_MANY or error.response.status_code >= SERVER_ERROR:
+            raise EnvironmentProblem(
+                f"cannot upload {repo_id}: the hub does not work just now", why=str(error)
+            ) from None
         raise InputError(
             f"the hub refuses to take {repo_id}",
             why=str(error),

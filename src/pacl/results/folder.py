@@ -54,13 +54,16 @@ class OutputFolder:
         self._done = set(self._stem_of)
         self._taken = {stem.casefold() for stem in self._stem_of.values()}
 
-    def claim(self, settings: dict[str, Any], *, may_replace: bool) -> None:
+    def claim(
+        self, settings: dict[str, Any], *, may_replace: bool, holds_results: bool = False
+    ) -> None:
         """Note what the results are made with.
 
         Args:
             settings: All that decides a result, see `pacl.api.Model.settings`. A folder of an
                 earlier pacl has no "scoring", and the others decide.
             may_replace: Whether results of other settings may be overwritten.
+            holds_results: Whether results lie there that the index does not list yet.
 
         Raises:
             InputError: The folder holds results made with something else, which must not be
@@ -70,7 +73,8 @@ class OutputFolder:
         saved, wanted = read_json_object(self.directory / SETTINGS), json.loads(content)
         saved.setdefault("scoring", wanted.get("scoring"))
         keys = dict.fromkeys([*wanted, *saved])
-        differing = [key for key in keys if self._done and saved.get(key) != wanted.get(key)]
+        is_filled = bool(self._done) or holds_results
+        differing = [key for key in keys if is_filled and saved.get(key) != wanted.get(key)]
         if differing and not may_replace:
             raise InputError(
                 f"{self.directory} holds results of other settings: {', '.join(differing)}",
@@ -89,11 +93,13 @@ class OutputFolder:
         Its files get their names now. So several processes that look at all sources, in one
         order, agree on the names, whoever segments which.
         """
-        key = _key(source.name)
-        stem = self._choose_stem(key)
-        return key in self._done and all(
-            path.exists() for path in self._writers.marks(stem).values()
-        )
+        has_files = self.has_files(source.name)
+        return _key(source.name) in self._done and has_files
+
+    def has_files(self, name: str) -> bool:
+        """Return whether a source's files are there, in all the formats."""
+        marks = self._writers.marks(self.stem(name))
+        return all(path.exists() for path in marks.values())
 
     def iter_todo(
         self, sources: Iterable[Source], *, again: bool = False, needs_frames: bool = False

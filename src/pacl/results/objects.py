@@ -25,7 +25,8 @@ def to_dict(result: Result) -> dict[str, Tensor]:
     """Return what transformers' post-processing of semantic segmentation returns.
 
     Returns:
-        "segmentation" (H, W): the index of each pixel's label among `labels`, -1 for none;
+        "segmentation" (H, W): the index of each pixel's label among `labels`, -1 for none, which
+        supervision's `from_transformers` takes for a class (`to_supervision` does not);
         "segmentation_scores" (C, H, W): the score of each label, upsampled bilinearly.
     """
     scores = torch.from_numpy(result.class_scores)

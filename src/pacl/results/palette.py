@@ -1,4 +1,4 @@
-"""Colours of classes: one name has one colour wherever it appears, and no two names look alike."""
+"""Colours of classes: a name keeps its colour, and names are as far apart as their number lets."""
 
 from __future__ import annotations
 

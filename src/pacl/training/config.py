@@ -306,7 +306,8 @@ def _check_towers(config: TrainConfig) -> None:
 
 
 def _check_images(config: TrainConfig) -> None:
-    if config.augment != "none" and config.is_cached(is_streamed=config.cache == "auto"):
+    is_kept = config.objective == "pacl" and config.cache in ("memory", "disk")
+    if config.augment != "none" and is_kept:
         raise InputError(
             f"augment: {config.augment} changes the images in every step, the tokens are cached",
             fix="--cache none",

@@ -363,8 +363,7 @@ def encode_as_needed(encoder: TextTower, *, is_trained: bool) -> EncodeTexts:
         unique, place = np.unique(numbers, return_inverse=True)
         wanted = [texts[int(number)] for number in unique]
         if is_trained:
-            embeds = build_text_encoder(encoder, wanted)(wanted, np.arange(len(wanted)))
-            return embeds.index_select(0, torch.from_numpy(place).to(encoder.device))
+            return build_text_encoder(encoder, wanted)(wanted, place)
         everything = np.arange(len(wanted))
         return build_text_table(encoder, wanted, everything)(wanted, place)
 

@@ -117,8 +117,13 @@ def test_what_cannot_be_pooled_is_refused(tmp_path: Path) -> None:
 def test_the_tokenizer_alone_gives_the_same_ids(tmp_path: Path, name: str) -> None:
     tower = load_text_tower(write_pair(name, tmp_path))
     tokenizer = Tokenizer.from_str(tower.tokenizer_json())
-    ids, _, _ = tower.tokenize([*TEXTS, "a cat " * 20])
-    assert [each.ids for each in tokenizer.encode_batch([*TEXTS, "a cat " * 20])] == ids.tolist()
+    texts = [*TEXTS, "A CAT", "a cat " * 20]
+    ids, mask, _ = tower.tokenize(texts)
+    found = tokenizer.encode_batch(texts)
+    assert [each.ids for each in found] == ids.tolist()
+    masks = torch.tensor([each.attention_mask for each in found])
+    given = tower.encode_tokens(ids, masks.bool())
+    torch.testing.assert_close(given, tower.encode_tokens(ids, mask))
 
 
 def test_both_towers_of_one_siglip(tmp_path: Path) -> None:

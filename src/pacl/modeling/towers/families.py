@@ -51,12 +51,6 @@ class Family:
     norm: Callable[[Any], nn.Module]
     """The final norm, which `last_hidden_state` has; Identity: there is none."""
 
-    pooled: Callable[[Any, Tensor], Tensor]
-    """The embedding of the whole image, from all tokens after the norm."""
-
-    pooled_from: str
-    """What that is, in words."""
-
     processor: Mapping[str, Any]
     """What the family's image processor does where preprocessor_config.json is silent."""
 
@@ -78,9 +72,6 @@ class Family:
     token_kinds: tuple[str, ...] = DENSE_KINDS
     """The kinds of patch tokens that make sense."""
 
-    patches_are_joint: bool = False
-    """Whether patch tokens lie in the space of the text tower that was trained with it."""
-
 
 def _with_cls_position(model: Any) -> Tensor:
     embeddings = model.embeddings
@@ -90,10 +81,6 @@ def _with_cls_position(model: Any) -> Tensor:
 def _with_registers(model: Any) -> Tensor:
     """CLS with its position, then registers without one."""
     return torch.cat([_with_cls_position(model), model.embeddings.register_tokens[0]])
-
-
-def _first(model: Any, tokens: Tensor) -> Tensor:
-    return tokens[:, 0]
 
 
 def _dino_parts(block: Any) -> Any:
@@ -132,8 +119,6 @@ def _dino(architecture: str, **differences: Any) -> Family:
         "positions": lambda model: model.embeddings.position_embeddings[0, 1:],
         "blocks": lambda model: model.encoder.layer,
         "norm": lambda model: model.layernorm,
-        "pooled": _first,
-        "pooled_from": "CLS token",
         "processor": {"size": 256, "crop_size": 224, "resample": CUBIC, **IMAGENET},
         "licence": "Apache-2.0",
         "parts": _dino_parts,
@@ -180,8 +165,6 @@ FAMILIES: dict[str, Family] = {
         positions=lambda model: model.embeddings.position_embedding.weight,
         blocks=lambda model: model.encoder.layers,
         norm=lambda model: model.post_layernorm,
-        pooled=lambda model, tokens: model.head(tokens),
-        pooled_from="probe that attends to all patches",
         processor={
             "size": {"height": 224, "width": 224},
             "do_center_crop": False,
@@ -194,7 +177,6 @@ FAMILIES: dict[str, Family] = {
         "Tipsv2VisionModel",
         prefix=_with_registers,
         table_filter=TableFilter("bilinear", is_antialiased=True),
-        pooled_from="first CLS token",
         processor={
             "size": {"height": 448, "width": 448},
             "do_center_crop": False,
@@ -202,7 +184,6 @@ FAMILIES: dict[str, Family] = {
             "resample": BILINEAR,
         },
         licence="Apache-2.0 (code), CC-BY 4.0 (weights)",
-        patches_are_joint=True,
     ),
     "radio": _dino(
         "RadioModel",
@@ -212,8 +193,6 @@ FAMILIES: dict[str, Family] = {
         positions=lambda model: model.embeddings.position_embedding[0],
         table_filter=TableFilter("bilinear", is_cropped=True),
         norm=lambda model: nn.Identity(),
-        pooled=lambda model, tokens: tokens[:, model.summary_idxs].flatten(1),
-        pooled_from="summary: its CLS tokens, concatenated",
         processor={
             "size": {"height": 224, "width": 224},
             "do_center_crop": False,

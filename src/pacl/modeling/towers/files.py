@@ -210,8 +210,6 @@ def download_checkpoint(hub_id: str) -> Path:
         "modules.json",
         "1_Pooling/config.json",
         "sentence_bert_config.json",
-        "open_clip_config.json",
-        "open_clip_model.safetensors",
     ]
     try:
         directory = Path(snapshot_download(hub_id, allow_patterns=wanted))

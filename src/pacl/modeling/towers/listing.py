@@ -8,6 +8,7 @@ from typing import Any
 
 from pacl.modeling.names import CONFIG
 from pacl.modeling.towers.families import FAMILIES, PAIRS
+from pacl.modeling.towers.files import PREPROCESSING
 from pacl.modeling.towers.hf import CLIPS
 from pacl.modeling.towers.static_text import TOKENIZER
 from pacl.modeling.towers.text import MODULES, TEXT_FAMILIES
@@ -53,10 +54,12 @@ def _describe(directory: Path, name: str) -> dict[str, Any] | None:
     licence, abilities = UNKNOWN, "texts"
     if model_type in CLIPS:
         family, part = CLIPS[model_type], "both"
-        abilities = f"{', '.join(TOKEN_KINDS)}; any stride; classify"
+        abilities = f"{', '.join([*TOKEN_KINDS, 'scclip'])}; any stride; classify"
     elif model_type in PAIRS or model_type in FAMILIES:
         key = config.get("vision_config", {}).get("model_type", f"{model_type}_vision_model")
-        described = FAMILIES[model_type if model_type in FAMILIES else key]
+        described = FAMILIES.get(model_type if model_type in FAMILIES else key)
+        if described is None:
+            return None
         family, licence = model_type, described.licence
         part = "both" if model_type in PAIRS else "vision"
         strides = "any stride" if described.positions else "its own stride"
@@ -65,7 +68,7 @@ def _describe(directory: Path, name: str) -> dict[str, Any] | None:
         family, part = model_type, "text"
     elif (directory / MODULES).is_file():
         family, part = "sentence encoder", "text"
-    elif config:
+    elif config and any((directory / name).is_file() for name in PREPROCESSING):
         family, part, abilities = model_type, "vision", "features; its own stride"
     elif (directory / TOKENIZER).is_file():
         family, part = "word vectors", "text"

@@ -173,10 +173,18 @@ class TransformerText(EncodesTexts, nn.Module):
         return ids, mask, n_cut
 
     def tokenizer_json(self) -> str:
-        """Return the tokenizer as the tokenizers library stores it, cutting and padding too."""
+        """Return the tokenizer as the tokenizers library stores it, cutting and padding too.
+
+        Where padding is attended to, its mask differs from that of `tokenize`; nothing reads it.
+        """
         from tokenizers import Tokenizer
+        from tokenizers.normalizers import Lowercase
+        from tokenizers.normalizers import Sequence as Normalizers
 
         tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        if self.family.is_lower_case:
+            own = tokenizer.normalizer
+            tokenizer.normalizer = Normalizers([Lowercase(), *([own] if own else [])])
         tokenizer.enable_truncation(self.context_length)
         tokenizer.enable_padding(
             pad_id=self.tokenizer.pad_token_id or 0,

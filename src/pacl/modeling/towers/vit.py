@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
@@ -40,7 +39,6 @@ class VitTower(PreparesImages, nn.Module):
         n_layers: Number of blocks.
         n_prefix: Tokens before the patches (CLS, registers), which are dropped.
         token_kinds: "features", the tower's own tokens, and others where they make sense.
-        pooled_from: What `encode_images` returns, in words.
     """
 
     def __init__(
@@ -59,7 +57,6 @@ class VitTower(PreparesImages, nn.Module):
         self.source = source
         self.fingerprint = fingerprint
         self.token_kinds = family.token_kinds
-        self.pooled_from = family.pooled_from
         size_px = model.config.image_size
         self.image_size_px: int = size_px if isinstance(size_px, int) else size_px[0]
         self.width, _, self.patch_size_px, _ = family.kernel(model)[0].shape
@@ -147,12 +144,6 @@ class VitTower(PreparesImages, nn.Module):
             tokens, grid = self._walk(images, kind=kind, layer=layer, stride_px=stride_px)
             tokens = tokens[:, self.n_prefix :]
             return self.family.norm(self.model)(tokens) if norm else tokens, grid
-
-    def encode_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Encode images to unit embeddings, from what `pooled_from` says."""
-        tokens, _ = self._walk(images, kind=PLAIN_KIND, layer=-1, stride_px=None)
-        pooled = self.family.pooled(self.model, self.family.norm(self.model)(tokens))
-        return F.normalize(pooled, dim=-1)
 
     def _walk(
         self, images: Tensor, *, kind: str, layer: int, stride_px: int | None

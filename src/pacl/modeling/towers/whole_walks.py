@@ -80,15 +80,17 @@ def scclip_tokens(
 def find_outliers(patches: Float[Tensor, "T E"]) -> Bool[Tensor, " T"]:
     """Mark the share of an image's patches with the largest local outlier factor.
 
-    Distances are squared, and a patch is its own nearest, left out.
+    As in the public code, distances are squared, a patch is its own nearest and left out, and its
+    reach is the distance of its farthest neighbour, for all of them alike.
     """
     n_nearest = min(N_NEIGHBOURS, len(patches) - 1)
     if n_nearest < 1:
         return torch.zeros(len(patches), dtype=torch.bool, device=patches.device)
-    distances = (patches[:, None] - patches[None]).norm(dim=2).square()
+    exact = "donot_use_mm_for_euclid_dist"
+    distances = torch.cdist(patches, patches, compute_mode=exact).square()
     nearest, which = distances.topk(n_nearest + 1, largest=False)
     nearest, which = nearest[:, 1:], which[:, 1:]
-    density = n_nearest / torch.maximum(nearest, nearest[:, -1:]).mean(dim=1)
+    density = 1 / nearest[:, -1]
     factor = (density[which] / density[:, None]).mean(dim=1)
     return factor > factor.float().quantile(1 - OUTLIER_SHARE)
 

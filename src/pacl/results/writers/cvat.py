@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from pacl.results.writers.writer import Result
 from pacl.runtime.files import replacing
 
 OBJECTS_MAX = 255
-"""CVAT has so many colours for the objects of an image."""
+"""CVAT has so many colours for the objects of an image, and so many labels."""
+BACKGROUND = "background"
+"""Its name for pixels of no label."""
 
 
 class CvatWriter:
@@ -28,10 +31,12 @@ class CvatWriter:
 
     An object is a connected region; pixels of no label are black in both PNGs, so that no object
     is made of them. In an image of more than 255 regions the small ones of a label are one object.
+    Of more than 255 labels, those that are in no image are left out.
     """
 
     def __init__(self) -> None:
         self._classes, self._objects = Parts("cvat-classes", ".png"), Parts("cvat", ".png")
+        self._seen = Parts("cvat-labels", ".json")
         self._path, self._labels = Path(), ()
         self._colours = np.zeros((1, 3), dtype=np.uint8)
 
@@ -46,15 +51,17 @@ class CvatWriter:
             InputError: A name would break labelmap.txt.
         """
         for label in labels:
-            if ":" in label or label.startswith("#"):
+            is_own = label.casefold() == BACKGROUND or label != label.strip()
+            if ":" in label or label.startswith("#") or is_own:
                 raise InputError(
                     f"CVAT's format cannot hold the label {label!r}",
-                    why="its labelmap.txt has colons between fields and # before remarks",
+                    why="its labelmap.txt has colons between fields, # before remarks, no space "
+                    f"around names, and {BACKGROUND} for what has no label",
                     fix='rename it: a .json file {"new name": ["prompt"]} for --labels',
                 )
         self._path, self._labels = folder / "cvat.zip", tuple(labels)
         self._colours = np.concatenate([[NONE_COLOUR], class_colours(labels)]).astype(np.uint8)
-        for parts in (self._classes, self._objects):
+        for parts in (self._classes, self._seen, self._objects):
             parts.open(folder, labels)
 
     def add(self, result: Result, stem: str) -> Path:
@@ -66,13 +73,22 @@ class CvatWriter:
         objects = _object_colours()[number_objects(result.label_map)]
         classes = self._colours[result.label_map]
         self._classes.write(stem, encode_png(Image.fromarray(classes)))
+        numbers = np.unique(result.label_map[result.label_map > 0]).tolist()
+        self._seen.write(stem, json.dumps(numbers).encode())
         self._objects.write(stem, encode_png(Image.fromarray(objects)))
         return self._path
 
     def close(self) -> None:
-        """Write the zip: PNGs are compressed already, so they are stored."""
-        names = zip(["background", *self._labels], self._colours.tolist(), strict=True)
-        lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in names]
+        """Write the zip: PNGs are compressed already, so they are stored.
+
+        Raises:
+            InputError: The images have more than 255 labels in all.
+        """
+        names = [BACKGROUND, *self._labels]
+        lines = [
+            f"{names[k]}:{','.join(map(str, self._colours[k].tolist()))}::"
+            for k in self._listed_labels()
+        ]
         stems = [stem for stem, _ in self._objects]
         with replacing(self._path) as draft, zipfile.ZipFile(draft, "w") as file:
             file.writestr("labelmap.txt", "# label:color_rgb:parts:actions\n" + _joined(lines))
@@ -80,6 +96,18 @@ class CvatWriter:
             for name, parts in (("Class", self._classes), ("Object", self._objects)):
                 for stem, path in parts:
                     file.write(path, f"Segmentation{name}/{stem}.png")
+
+    def _listed_labels(self) -> list[int]:
+        """Return the numbers of the labels that labelmap.txt lists, 0 for no label first."""
+        if len(self._labels) <= OBJECTS_MAX:
+            return [*range(len(self._labels) + 1)]
+        seen = {k for _, path in self._seen for k in json.loads(path.read_text(encoding="utf-8"))}
+        if len(seen) > OBJECTS_MAX:
+            raise InputError(
+                f"CVAT's format holds {OBJECTS_MAX} labels, the images have {len(seen)}",
+                fix="fewer words, or another of --formats",
+            )
+        return [0, *sorted(seen)]
 
 
 def number_objects(label_map: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
