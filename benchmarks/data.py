@@ -29,8 +29,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pacl.data.images import open_image, prefetch
+from pacl.data.images import open_image
 from pacl.data.opening import open_pairs
+from pacl.data.prefetch import prefetch
 from pacl.data.tars import TarPairs
 from pacl.modeling.names import find_source
 from pacl.modeling.towers.hf import HfClip

@@ -65,12 +65,18 @@ def n_steps_done(output: Path) -> int:
 
 
 def disturb(words: list[str], output: Path, n_more: int, number: int) -> int:
-    """Run until some more steps are logged, then send the signal; return the exit code."""
+    """Run until some more steps are logged, then send the signal; return the exit code.
+
+    Raises:
+        RuntimeError: The run ended by itself before, with an error.
+    """
     wanted = n_steps_done(output) + n_more
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(words, start_new_session=True, **quiet) as process:
         while process.poll() is None and n_steps_done(output) < wanted:
             time.sleep(0.01)
+        if process.poll():
+            raise RuntimeError(f"ended by itself with code {process.returncode}")
         if process.poll() is None:
             os.killpg(process.pid, number)
         return process.wait()

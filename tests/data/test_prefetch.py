@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pacl.data.images import prefetch
+from pacl.data.prefetch import prefetch
 
 
 def test_batches_come_back_in_order_with_what_they_loaded_to() -> None:

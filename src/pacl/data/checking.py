@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pacl.data.images import N_THREADS, prefetch
 from pacl.data.pairs import PairSource
+from pacl.data.prefetch import N_THREADS, prefetch
 from pacl.data.stream import HeldStream, MixedStream, PairStream
 from pacl.data.tars import TarPairs
 from pacl.errors import InputError

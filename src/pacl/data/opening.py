@@ -10,6 +10,7 @@ from pathlib import Path
 from pacl.data.layouts import TABLE_NAMES
 from pacl.data.pairs import PairSource, read_pairs
 from pacl.data.saved import is_saved_dataset, read_hub, read_saved
+from pacl.data.source import expand_braces
 from pacl.data.stream import HeldStream, MixedStream
 from pacl.data.tar_index import TarIndex, index_tar
 from pacl.data.tars import TarPairs
@@ -84,26 +85,12 @@ def _open_one(
 
 def _expand(name: str) -> Iterator[Path]:
     """Yield the files that ranges {00..99}, choices {a,b} and patterns stand for."""
-    found = re.search(r"\{([^{}]*)\}", name)
-    if found is None:
-        if glob.has_magic(name):
+    for each in expand_braces(name):
+        if glob.has_magic(each):
             # Path.glob takes no absolute pattern.
-            yield from map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207
+            yield from map(Path, sorted(glob.glob(each, recursive=True)))  # noqa: PTH207
         else:
-            yield Path(name)
-        return
-    first, dots, last = found[1].partition("..")
-    if not dots:
-        words = found[1].split(",")
-    elif first.isdecimal() and last.isdecimal():
-        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-        words = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
-    else:
-        raise InputError(
-            f"data: {{{found[1]}}} is no range", fix="shards/{00000..00099}.tar, in quotation marks"
-        )
-    for word in words:
-        yield from _expand(name[: found.start()] + word + name[found.end() :])
+            yield Path(each)
 
 
 def _open_tars(name: str, paths: list[Path]) -> TarPairs:

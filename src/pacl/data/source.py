@@ -1,8 +1,9 @@
-"""One image that is yet to be opened: a file, a frame of a video, a member of an archive."""
+"""Images that are yet to be opened: files, frames of videos, members of archives; their names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -34,3 +35,28 @@ def failing(name: str, error: InputError) -> Source:
         raise error
 
     return Source(name, fail)
+
+
+def expand_braces(name: str) -> Iterator[str]:
+    """Yield the names that ranges {00..99} and choices {a,b} stand for, in order.
+
+    Raises:
+        InputError: What stands in braces is neither.
+    """
+    found = re.search(r"\{([^{}]*)\}", name)
+    if found is None:
+        yield name
+        return
+    first, dots, last = found[1].partition("..")
+    if not dots:
+        words = found[1].split(",")
+    elif first.isdecimal() and last.isdecimal():
+        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+        words = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    else:
+        raise InputError(
+            f"{name}: {{{found[1]}}} is no range",
+            fix="shards/{00000..00099}.tar, in quotation marks",
+        )
+    for word in words:
+        yield from expand_braces(name[: found.start()] + word + name[found.end() :])

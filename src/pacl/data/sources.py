@@ -8,7 +8,6 @@ source, which appears in the stream with an `open` that raises.
 from __future__ import annotations
 
 import glob
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from PIL import Image
 
 from pacl.data.archives import iter_members
 from pacl.data.images import open_image
-from pacl.data.source import IMAGE_SUFFIXES, Source, failing
+from pacl.data.source import IMAGE_SUFFIXES, Source, expand_braces, failing
 from pacl.data.urls import read_limited, read_url
 from pacl.data.video import count_frames, iter_frames
 from pacl.errors import InputError
@@ -170,15 +169,13 @@ def find_files(place: str | Path) -> Sequence[Path]:
         looked_for = "files ending in " + " ".join(sorted(IMAGE_SUFFIXES))
     elif path.exists():
         return [path]
+    elif (names := [*expand_braces(str(place))]) != [str(place)]:
+        return [path for name in names for path in find_files(name)]
     elif glob.has_magic(str(place)):
         # Path.glob does not accept absolute patterns.
         matches = glob.glob(str(place), recursive=True)  # noqa: PTH207
         files = sorted(p for p in map(Path, matches) if _is_image(p) or _is_streamed(p))
         looked_for = "image files that match the pattern"
-    elif braces := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", str(place)):
-        before, first, last, after = braces.groups()
-        numbers = range(int(first), int(last) + 1)
-        return [f for n in numbers for f in find_files(f"{before}{n:0{len(first)}d}{after}")]
     else:
         raise InputError(f"no such file or folder: {place}")
     if not files:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pacl.api import Model
-from pacl.data.images import prefetch
+from pacl.data.prefetch import prefetch
 from pacl.datasets.classification.dataset import ClassificationData, Split
 from pacl.evaluation.fusion import (
     EQUAL_SHARE,

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from pacl.api import Model
-from pacl.data.images import N_THREADS, open_image, prefetch
+from pacl.data.images import open_image
+from pacl.data.prefetch import N_THREADS, prefetch
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
 from pacl.evaluation.metrics.segmentation import NO_CLASS
 from pacl.evaluation.plan import SegmentationSet

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacl.api import Model
-from pacl.data.images import N_THREADS, open_image, prefetch
+from pacl.data.images import open_image
+from pacl.data.prefetch import N_THREADS, prefetch
 from pacl.datasets.segmentation.masks import MaskItem
 from pacl.evaluation.task import Task, with_background_level
 from pacl.inference.config import SegmentConfig

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pacl.api import Model
-from pacl.data.images import N_THREADS, prefetch
 from pacl.data.pairs import Pairs, read_pairs
+from pacl.data.prefetch import N_THREADS, prefetch
 from pacl.evaluation.metrics.retrieval import image_to_text_ranks, recalls, text_to_image_ranks
 from pacl.evaluation.records import ScoreRecord, Subject, digest, drawn_only, file_stem
 from pacl.text.cleaning import cleaning_mark

@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 
-from pacl.data.images import N_THREADS, prefetch
+from pacl.data.prefetch import N_THREADS, prefetch
 from pacl.data.sources import Source
 from pacl.errors import InputError
 from pacl.inference.open_words import OpenSegmenter

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pacl.data.images import prefetch
+from pacl.data.prefetch import prefetch
 from pacl.data.stream import PairStream, iter_stand_ins
 from pacl.errors import InputError
 from pacl.runtime import distributed

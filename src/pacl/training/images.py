@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacl.data.images import prefetch
 from pacl.data.pairs import PairSource
+from pacl.data.prefetch import prefetch
 from pacl.errors import InputError
 
 SMALLEST_CROP = 0.7

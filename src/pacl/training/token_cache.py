@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pacl.data.images import prefetch
 from pacl.data.pairs import PairSource
+from pacl.data.prefetch import prefetch
 from pacl.data.stream import PairStream
 from pacl.errors import InputError
 from pacl.modeling.towers import VisionTower
