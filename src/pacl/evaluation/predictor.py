@@ -26,11 +26,7 @@ from pacl.inference.image_path import OWN_PATH
 from pacl.inference.pamr import refine_grid, refine_scores
 from pacl.inference.path_segmenter import PathSegmenter, PixelReader
 from pacl.inference.pixel_scores import Refine, WindowPamr
-from pacl.inference.segmenter import (
-    background_level,
-    build_scorer,
-    check_config,
-)
+from pacl.inference.segmenter import Segmenter, background_level, build_scorer, check_config
 from pacl.inference.windows import PatchScorer
 from pacl.runtime.stopwatch import Stopwatch
 
@@ -125,15 +121,26 @@ class Predictor:
         self.stopwatch = stopwatch
         self._encoder = encoder
         names = task.candidates.labels.names
-        self._segmenter = PathSegmenter(
-            score_patches,
-            encoder=encoder,
-            class_of_name=class_of_name,
-            background_class=names.index("background") if "background" in names else None,
-            logit_scale=logit_scale,
-            config=task.config,
-            path=task.path,
-        )
+        self._segmenter: Segmenter | PathSegmenter
+        if task.path.upsampling == "once":
+            self._segmenter = Segmenter(
+                score_patches,
+                encoder=encoder,
+                labels=names,
+                class_of_name=class_of_name,
+                logit_scale=logit_scale,
+                config=task.config,
+            )
+        else:
+            self._segmenter = PathSegmenter(
+                score_patches,
+                encoder=encoder,
+                class_of_name=class_of_name,
+                background_class=names.index("background") if "background" in names else None,
+                logit_scale=logit_scale,
+                config=task.config,
+                path=task.path,
+            )
 
     def time(self, stage: str) -> AbstractContextManager[None]:
         """Count the time of a block for a stage, where there is a stopwatch."""
@@ -192,7 +199,10 @@ class Predictor:
             of_windows = WindowPamr(pamr.iterations, pamr.dilations)
         pixels = [example.pixels for example in examples]
         with self.time("scoring"):
-            all_scores = iter(self._segmenter.score(pixels, pamr=of_windows))
+            if isinstance(self._segmenter, PathSegmenter):
+                all_scores = iter(self._segmenter.score(pixels, pamr=of_windows))
+            else:
+                all_scores = iter(self._segmenter.score(pixels))
         results = []
         for example in examples:
             with self.time("scoring"):
@@ -250,9 +260,14 @@ class Predictor:
         if present == ():  # nothing in the truth has a word
             return to_class_ids(np.zeros(size_px, dtype=np.int32))
         with self.time("labelling"):
-            label_map = self._segmenter.label(
-                scores, size_px, config=config, candidates=present, refine=refine
-            )
+            if isinstance(self._segmenter, PathSegmenter):
+                label_map = self._segmenter.label(
+                    scores, size_px, config=config, candidates=present, refine=refine
+                )
+            else:
+                label_map, _ = self._segmenter.label(
+                    scores, size_px, config=config, candidates=present, wants_confidence=False
+                )
             return to_class_ids(label_map.cpu().numpy())
 
 

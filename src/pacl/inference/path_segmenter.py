@@ -15,17 +15,14 @@ from pacl.data.opencv_resize import resize_bilinear
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 from pacl.inference.image_path import ImagePath
-from pacl.inference.labelling import label_pixels
 from pacl.inference.pixel_scores import Refine, WindowPamr, iter_pixel_scores, label_scores
 from pacl.inference.segmenter import (
     ImageReader,
     Prepared,
     background_level,
-    build_background_rule,
-    check_config,
     working_size_px,
 )
-from pacl.inference.windows import PatchScorer, score_maps
+from pacl.inference.windows import PatchScorer
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -45,7 +42,9 @@ class PixelReader(ImageReader, Protocol):
 
 
 class PathSegmenter:
-    """Prepares, scores and labels images by an `ImagePath`, as `Segmenter` does by pacl's own.
+    """Prepares, scores and labels images by an `ImagePath` that upsamples twice.
+
+    Pacl's own path, which upsamples once, is `Segmenter`'s.
 
     Args:
         scorer: Scores patches with one or several names per class.
@@ -74,9 +73,7 @@ class PathSegmenter:
         config: SegmentConfig,
         path: ImagePath,
     ) -> None:
-        if path.upsampling == "once":
-            check_config(config, patch_px=encoder.patch_size_px)
-        elif config.background == "entropy" or config.patch_stride_px not in (
+        if config.background == "entropy" or config.patch_stride_px not in (
             None,
             encoder.patch_size_px,
         ):
@@ -112,29 +109,19 @@ class PathSegmenter:
     def score(
         self, inputs: Sequence[Float[Tensor, "3 _ _"]], *, pamr: WindowPamr | None = None
     ) -> Iterable[Float[Tensor, "N _ _"]]:
-        """Score every name at each prepared image's pixels, or on the grid of its patches.
+        """Score every name at each prepared image's pixels.
 
         Args:
             inputs: Normalised images.
             pamr: Adds scores refined window by window, behind the others.
         """
-        patch_px, config = self._encoder.patch_size_px, self._config
-        if self._path.upsampling == "once":
-            return score_maps(
-                inputs,
-                self._scorer,
-                window_px=config.window_px,
-                window_stride_px=config.window_stride_px,
-                patch_px=patch_px,
-                cell_px=config.patch_stride_px or patch_px,
-                batch_size=config.batch_size,
-            )
+        config = self._config
         return iter_pixel_scores(
             inputs,
             self._scorer,
             window_px=config.window_px,
             window_stride_px=config.window_stride_px,
-            patch_px=patch_px,
+            patch_px=self._encoder.patch_size_px,
             path=self._path,
             batch_size=config.batch_size,
             pamr=pamr,
@@ -158,24 +145,13 @@ class PathSegmenter:
             candidates: The only classes that compete; None: all.
             refine: Applied to the scores at the image's own size.
         """
-        config, of_name = config or self._config, self._class_of_name.to(scores.device)
-        if self._path.upsampling == "once":
-            return label_pixels(
-                scores,
-                class_of_name=of_name,
-                size_px=size_px,
-                logit_scale=self.logit_scale,
-                is_background=build_background_rule(config),
-                candidates=candidates,
-                wants_confidence=False,
-            )[0]
         return label_scores(
             scores,
-            class_of_name=of_name,
+            class_of_name=self._class_of_name.to(scores.device),
             size_px=size_px,
             logit_scale=self.logit_scale,
             path=self._path,
-            level=background_level(config),
+            level=background_level(config or self._config),
             background_class=self._background_class,
             candidates=candidates,
             refine=refine,
