@@ -94,10 +94,11 @@ def test_cluster_writes_what_one_process_writes(tmp_path: Path, photos: list[str
     (tmp_path / "photos" / "020.png").write_bytes((tmp_path / "photos" / "021.png").read_bytes())
     assert start(photos, many, mark).wait() == 0
     assert not (many / FAILURES).exists()
+    Image.fromarray(draw_scene("test", 2).image).save(tmp_path / "photos" / "one more.png")
     assert start(photos, many, mark, "--formats", "png,overlay,json,npz").wait() == 0
-    assert len([*many.glob("*.npz")]) == N_SCENES + 1, "of all images, though their parts are done"
+    assert len([*many.glob("*.npz")]) == N_SCENES + 2, "of all images, though their parts are done"
     rows = [row for path in many.glob("areas/*.parquet") for row in pq.read_table(path).to_pylist()]
-    assert sum(row["area"] for row in rows if not row["error"]) == pytest.approx(N_SCENES + 1)
+    assert sum(row["area"] for row in rows if not row["error"]) == pytest.approx(N_SCENES + 2)
     kept = [path for path in parts if path != lost]
     assert all(path.stat().st_mtime_ns == parts[path] for path in kept)
 
