@@ -141,7 +141,7 @@ def _choose_tokens(config: TrainConfig, vision: VisionTower) -> TrainConfig:
 def _build_encoder(config: TrainConfig) -> HfClip:
     """Load the CLIP; for the clip objective, start from random weights where it has none."""
     source = find_source(config.model)
-    has_weights = not Path(source).is_dir() or any(Path(source).glob("model*.safetensors*"))
+    has_weights = not Path(source).is_dir() or any(Path(source).glob("*.safetensors*"))
     if config.objective == "pacl" or has_weights:
         encoder = HfClip.from_pretrained(source)
     else:

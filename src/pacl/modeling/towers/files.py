@@ -23,6 +23,7 @@ from pacl.errors import EnvironmentProblem, InputError
 from pacl.runtime.files import replacing, write_atomically
 
 CONFIG = "config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
@@ -43,15 +44,36 @@ def find_checkpoint(source: str | Path) -> Path:
     """Give the directory with a checkpoint's files: a local one as it is, a hub id downloaded.
 
     Raises:
-        InputError: Neither a directory with config.json nor a hub id that exists.
+        InputError: Neither a directory with config.json or open_clip_config.json nor a hub id
+            that exists.
         EnvironmentProblem: A hub id, and the hub cannot be reached.
     """
     directory = Path(source)
     if directory.is_dir():
-        if not (directory / CONFIG).is_file():
+        if not (directory / CONFIG).is_file() and not is_open_clip(directory):
             raise InputError(f"{source} holds no {CONFIG}", why=found_files(directory))
         return directory
     return download_checkpoint(str(source))
+
+
+def is_open_clip(directory: Path) -> bool:
+    """Whether a directory is a checkpoint in open_clip's format, and not in transformers' too.
+
+    A timm model's config.json, which may lie beside it, names no model of transformers.
+    """
+    if not (directory / OPEN_CLIP_CONFIG).is_file():
+        return False
+    path = directory / CONFIG
+    return not path.is_file() or "model_type" not in read_json(path)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        InputError: It is missing or no JSON object.
+    """
+    return read_json(directory / CONFIG)
 
 
 def read_preprocessing(directory: Path) -> dict[str, Any]:
@@ -202,6 +224,7 @@ def download_checkpoint(hub_id: str) -> Path:
 
     wanted = [
         *SIDE_FILES,
+        OPEN_CLIP_CONFIG,
         "model*.safetensors",
         "*embedder.safetensors",
         "words.txt",
@@ -213,6 +236,8 @@ def download_checkpoint(hub_id: str) -> Path:
     ]
     try:
         directory = Path(snapshot_download(hub_id, allow_patterns=wanted))
+        if is_open_clip(directory):
+            snapshot_download(hub_id, allow_patterns=["open_clip*.safetensors"])
         if any(directory.glob("*.safetensors")):
             return directory
         for earlier in directory.parent.glob("*/*.safetensors"):

@@ -1,4 +1,4 @@
-"""CLIP checkpoints in Hugging Face format, read with transformers (the only file that imports it).
+"""CLIP checkpoints, run with transformers: in its own format, or in open_clip's (`open_clip.py`).
 
 transformers provides the modules, the configuration and the tokenizer; the walk through them is our
 own (`walk.py`), and so is the reading of weights and preprocessing (`files.py`,
@@ -10,8 +10,10 @@ own (`walk.py`), and so is the reading of weights and preprocessing (`files.py`,
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacl.errors import InputError
-from pacl.modeling.towers import files
+from pacl.modeling.towers import files, open_clip
 from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
 from pacl.modeling.towers.tokens import EncodesTexts, pad_tokens
@@ -33,6 +35,7 @@ from pacl.modeling.towers.walk import (
     walk_to_end,
 )
 from pacl.modeling.towers.whole_walks import CHANNELS, WHOLE_WALKS
+from pacl.runtime.files import write_atomically
 from pacl.text.cleaning import clean_text
 
 TRAINABLE_PARTS = {
@@ -118,7 +121,7 @@ class HfClip(PreparesImages, EncodesTexts, nn.Module):
         directory = files.find_checkpoint(source)
         with torch.device("meta"):  # no time for random weights that are overwritten at once
             clip = _build_clip(directory)
-        weights = files.read_weights(directory)
+        weights = _layout(directory).read_weights(directory)
         clip = clip.to_empty(device="cpu").to(dtype)
         files.fill_weights(clip, weights, directory)
         for embeddings in (clip.vision_model.embeddings, clip.text_model.embeddings):
@@ -140,7 +143,7 @@ class HfClip(PreparesImages, EncodesTexts, nn.Module):
 
     @classmethod
     def _assemble(cls, clip: Any, source: str | Path, directory: Path, fingerprint: str) -> HfClip:
-        values = files.read_preprocessing(directory)
+        values = _layout(directory).read_preprocessing(directory)
         return cls(
             clip,
             _build_tokenizer(directory),
@@ -162,6 +165,11 @@ class HfClip(PreparesImages, EncodesTexts, nn.Module):
         """
         target = Path(directory)
         files.copy_side_files(self._directory, target)
+        if files.is_open_clip(self._directory):
+            read = open_clip.read_config, open_clip.read_preprocessing
+            for name, each in zip((files.CONFIG, files.PREPROCESSING[0]), read, strict=True):
+                values = json.dumps(each(self._directory), indent=2) + "\n"
+                write_atomically(target / name, values.encode())
         weights = {name: value.to(dtype) for name, value in self.clip.state_dict().items()}
         files.write_safetensors(weights, target / files.WEIGHTS)
 
@@ -379,13 +387,18 @@ class HfClip(PreparesImages, EncodesTexts, nn.Module):
         return F.normalize(self.clip.text_projection(end), dim=-1)
 
 
+def _layout(directory: Path) -> ModuleType:
+    """Return what reads a checkpoint: `open_clip`, or `files` for transformers' format."""
+    return open_clip if files.is_open_clip(directory) else files
+
+
 def _build_clip(directory: Path) -> Any:
     """Build the modules that a checkpoint's config.json describes, with random weights."""
     guard_against_torchvision()
     import transformers
     from huggingface_hub.errors import StrictDataclassError
 
-    values = files.read_json(directory / files.CONFIG)
+    values = _layout(directory).read_config(directory)
     if values.get("model_type") not in CLIPS:
         raise InputError(
             f"{directory} is not a CLIP checkpoint",
@@ -406,7 +419,7 @@ def _build_tokenizer(directory: Path) -> Any:
     from transformers import AutoTokenizer, CLIPTokenizer
 
     files.require_tokenizer(directory)
-    if files.read_json(directory / files.CONFIG)["model_type"] != "clip":
+    if _layout(directory).read_config(directory)["model_type"] != "clip":
         return AutoTokenizer.from_pretrained(directory, local_files_only=True)
     tokenizer = CLIPTokenizer.from_pretrained(directory, local_files_only=True)
     tokenizer.backend_tokenizer.normalizer = None  # `clean_text` does it, and OpenAI's does no NFC

@@ -8,7 +8,7 @@ from typing import Any
 
 from pacl.modeling.names import CONFIG
 from pacl.modeling.towers.families import FAMILIES, PAIRS
-from pacl.modeling.towers.files import PREPROCESSING
+from pacl.modeling.towers.files import PREPROCESSING, is_open_clip
 from pacl.modeling.towers.hf import CLIPS
 from pacl.modeling.towers.static_text import TOKENIZER
 from pacl.modeling.towers.text import MODULES, TEXT_FAMILIES
@@ -52,8 +52,8 @@ def _describe(directory: Path, name: str) -> dict[str, Any] | None:
     if not weights or config.get("format") == "pacl":
         return None
     licence, abilities = UNKNOWN, "texts"
-    if model_type in CLIPS:
-        family, part = CLIPS[model_type], "both"
+    if model_type in CLIPS or is_open_clip(directory):
+        family, part = CLIPS.get(model_type, "open_clip"), "both"
         abilities = f"{', '.join([*TOKEN_KINDS, 'scclip'])}; any stride; classify"
     elif model_type in PAIRS or model_type in FAMILIES:
         key = config.get("vision_config", {}).get("model_type", f"{model_type}_vision_model")

@@ -42,7 +42,9 @@ def load_vision_tower(source: str | Path, *, device: str | torch.device = "cpu")
         EnvironmentProblem: The hub cannot be reached.
     """
     directory = files.find_checkpoint(find_source(source))
-    values = files.read_json(directory / CONFIG)
+    if files.is_open_clip(directory):
+        return load_clip(source, device=device)
+    values = files.read_config(directory)
     if values.get("model_type") in CLIPS:
         return load_clip(source, device=device)
     guard_against_torchvision()
@@ -67,7 +69,7 @@ def load_text_tower(source: str | Path, *, device: str | torch.device = "cpu") -
     if not found.is_dir():
         found = files.download_checkpoint(str(source))
     values = files.read_json(found / CONFIG) if (found / CONFIG).is_file() else {}
-    if values.get("model_type") in CLIPS:
+    if files.is_open_clip(found) or values.get("model_type") in CLIPS:
         return load_clip(source, device=device)
     guard_against_torchvision()
     is_encoder = values.get("model_type") in {*TEXT_FAMILIES, *PAIRS}
@@ -96,5 +98,7 @@ def load_pair(
 
 
 def _is_clip(source: str | Path) -> bool:
-    path = files.find_checkpoint(find_source(source)) / CONFIG
-    return files.read_json(path).get("model_type") in CLIPS
+    directory = files.find_checkpoint(find_source(source))
+    if files.is_open_clip(directory):
+        return True
+    return files.read_config(directory).get("model_type") in CLIPS

@@ -1,0 +1,149 @@
+"""open_clip's own format: the same CLIP as in transformers' format, and as the library runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+import pacl
+from checkpoints import write_clip
+from open_clip_checkpoints import write_open_clip
+from pacl.errors import InputError
+from pacl.modeling.towers import load_text_tower, load_vision_tower
+from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.listing import describe_towers
+from pacl.modeling.towers.load import load_pair
+from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
+
+TEXTS = ["a photo of a red house", "a dog’s life &amp; R&amp;amp;B", "sea " * 90]
+
+
+def images(*size: int) -> Tensor:
+    return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def change(directory: Path, half: str, **settings: Any) -> None:
+    path = directory / "open_clip_config.json"
+    values = json.loads(path.read_text())
+    (values["model_cfg"][half] if half else values["model_cfg"]).update(settings)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("is_custom", [False, True])
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_it_is_the_same_clip(tmp_path: Path, quick_gelu: bool, is_custom: bool) -> None:
+    same = HfClip.from_pretrained(
+        write_clip(tmp_path / "a", hidden_act="quick_gelu" if quick_gelu else "gelu")
+    )
+    directory = write_open_clip(tmp_path / "b", quick_gelu=quick_gelu, is_custom=is_custom)
+    found = load_vision_tower(directory)
+    assert isinstance(found, HfClip)
+    assert found.fingerprint == same.fingerprint
+    assert found.preprocessing == same.preprocessing
+    for x in (images(32, 32), images(24, 56)):
+        tokens, _ = found.encode_patches(x, kind="clip")
+        assert torch.equal(tokens, same.encode_patches(x, kind="clip")[0])
+    texts = load_text_tower(directory).encode_texts(TEXTS)
+    assert torch.equal(texts, same.encode_texts(TEXTS))
+    assert found.source == str(directory)
+
+
+def test_as_a_model_and_as_both_towers(tmp_path: Path) -> None:
+    directory = write_open_clip(tmp_path)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
+    assert pacl.load(directory).segment(image, ["sea", "road"]).label_map.shape == (40, 56)
+    vision, text = load_pair(directory, directory)
+    assert vision is text
+    [row] = describe_towers(tmp_path)
+    assert (row["tower"], row["family"], row["part"]) == (str(directory), "open_clip", "both")
+
+
+def test_beside_transformers_format_it_is_not_read(tmp_path: Path) -> None:
+    directory = write_open_clip(tmp_path)
+    (directory / "config.json").write_text('{"architecture": "vit_base_patch16_clip_224"}')  # timm
+    assert isinstance(load_vision_tower(directory), HfClip)
+    (directory / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(InputError, match=r"holds no model.safetensors"):
+        load_vision_tower(directory)
+
+
+def test_saved_it_has_transformers_format(tmp_path: Path) -> None:
+    clip = HfClip.from_pretrained(write_open_clip(tmp_path / "a", quick_gelu=True))
+    clip.save_pretrained(tmp_path / "b")
+    again = HfClip.from_pretrained(tmp_path / "b")
+    assert again.fingerprint == clip.fingerprint
+    assert again.preprocessing == clip.preprocessing
+    assert torch.equal(again.encode_texts(TEXTS), clip.encode_texts(TEXTS))
+
+
+def test_preprocessing_is_its_own(tmp_path: Path) -> None:
+    values = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+    write_open_clip(tmp_path / "a", preprocess=values | {"resize_mode": "squash"})
+    found = load_vision_tower(tmp_path / "a").preprocessing
+    assert (found.resize_px, found.crop_px, found.resample) == ((32, 32), None, 2)
+    assert (found.mean, found.std) == ((0.5,) * 3, (0.5,) * 3)
+    write_open_clip(tmp_path / "b", preprocess={"resize_mode": "longest"})
+    with pytest.raises(InputError, match="resizing that pacl does not do"):
+        load_vision_tower(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("half", "settings"),
+    [
+        ("vision_cfg", {"layers": [3, 4, 6, 3]}),
+        ("vision_cfg", {"no_ln_pre": True}),
+        ("vision_cfg", {"pool_type": "avg"}),
+        ("text_cfg", {"no_causal_mask": True}),
+        ("text_cfg", {"pool_type": "last"}),
+        ("", {"multimodal_cfg": {}}),
+    ],
+)
+def test_what_is_no_plain_clip_is_refused(
+    tmp_path: Path, half: str, settings: dict[str, Any]
+) -> None:
+    directory = write_open_clip(tmp_path)
+    change(directory, half, **settings)
+    with pytest.raises(InputError, match=next(iter(settings))):
+        pacl.load(directory)
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    directory = write_open_clip(tmp_path)
+    weights = directory / "open_clip_model.safetensors"
+    weights.rename(directory / "open_clip_pytorch_model.bin")
+    with pytest.raises(InputError, match="holds no open_clip_model"):
+        load_vision_tower(directory)
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize(
+    "size", ["tiny", pytest.param("vit-b-16", marks=pytest.mark.slow, id="ViT-B-16")]
+)
+def test_embeddings_are_the_librarys(tmp_path: Path, size: str, quick_gelu: bool) -> None:
+    """Pooled and patch by patch; the library's tokenizer has its own words, ours the file's."""
+    guard_against_torchvision()
+    library = pytest.importorskip("open_clip")
+    directory = write_open_clip(tmp_path, size=size, quick_gelu=quick_gelu)
+    model = library.create_model(f"local-dir:{directory}").eval()
+    found = HfClip.from_pretrained(directory)
+    ids, mask, _ = found.tokenize(TEXTS)
+    side = found.image_size_px
+    with torch.inference_mode():
+        pooled = F.normalize(model.encode_image(images(side, side)), dim=-1)
+        maps = model.visual.forward_intermediates(
+            images(side, side), indices=1, normalize_intermediates=True, output_fmt="NLC"
+        )["image_intermediates"][0]
+        padded = F.pad(ids, (0, found.context_length - ids.shape[1]))
+        texts = F.normalize(model.encode_text(padded), dim=-1)
+        assert (found.encode_images(images(side, side)) - pooled).abs().max() <= 1e-5
+        assert (found.encode_tokens(ids, mask) - texts).abs().max() <= 1e-5
+        tokens, _ = found.encode_patches(images(side, side), kind="clip")
+    assert (tokens - maps).abs().max() <= 1e-4 * maps.abs().max()
