@@ -154,6 +154,33 @@ def test_damaged_bytes_give_a_picture_or_one_clear_error(picture: Image.Image, k
             assert open_image(bytes(damaged)).mode == "RGB"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 99}])
+def test_the_quick_check_fails_where_opening_fails(options: dict) -> None:
+    random = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    noise = random.integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG", **options)
+    content = buffer.getvalue()
+    cuts = [*np.linspace(1, len(content), 60, dtype=int), *range(len(content) - 6, len(content))]
+    damaged = [content[:cut] for cut in cuts]
+    for _ in range(100):
+        changed = bytearray(content)
+        changed[random.integers(len(content))] = random.integers(256)
+        damaged.append(bytes(changed))
+
+    def fails(each: bytes, *, is_check: bool) -> bool:
+        try:
+            open_image(each, is_check=is_check)
+        except InputError:
+            return True
+        return False
+
+    assert open_image(content, is_check=True).size == (17, 12)
+    for each in damaged:
+        assert fails(each, is_check=True) == fails(each, is_check=False)
+
+
 def test_masks_hold_ids() -> None:
     ids = np.array([[0, 1, 255], [7, 8, 9]], dtype=np.uint8)
     grey = Image.fromarray(ids)

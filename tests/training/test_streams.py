@@ -137,7 +137,7 @@ def test_a_missing_shard_is_replaced_and_other_data_refused(
     assert lost
     assert all("02.tar cannot be read" in line["why"] for line in lost)
     (folder / "02.tar.pacl-index").unlink()
-    assert "no such tar" in prepare(config.resolve(), on_encoded=None).notes[0]
+    assert "no such tar" in prepare(config.resolve(), on_encoded=None).notes()[0]
     train(replace(config, output=tmp_path / "other"), progress=stop)
     (folder / "01.tar").unlink()
     (folder / "01.tar.pacl-index").unlink()

@@ -11,7 +11,8 @@ from PIL import Image
 from pacl.data.pairs import Pairs, PairsReport
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.training import token_store
-from pacl.training.token_cache import build_token_cache
+from pacl.training.growing_tokens import GrowingTokens
+from pacl.training.token_cache import TokenEncoder, build_token_cache
 
 N_IMAGES = 7
 
@@ -133,6 +134,27 @@ def test_unreadable_images_are_noted(
         assert "truncated" in cache.unreadable[3]
         assert "not found" in cache.unreadable[6]
         np.testing.assert_array_equal(cache.readable, [1, 2, 4, 5])
+
+
+def test_tokens_that_grow_are_those_of_a_cache_and_encoded_once(image_paths: list[Path]) -> None:
+    image_paths[3].write_bytes(image_paths[3].read_bytes()[:60])
+    pairs = Pairs(image_paths, [["a boat"]] * N_IMAGES, PairsReport(Path(), "", "", ""))
+    whole = build(TinyEncoder(), image_paths, None, layer=-2)
+    tower, seen = TinyEncoder(), []
+    encode = TokenEncoder(tower, layer=-2, batch_size=2)  # type: ignore[arg-type]
+    images = GrowingTokens(
+        encode, pairs, workers=2, on_progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(7, 7)]
+    assert images.unreadable == whole.unreadable
+    np.testing.assert_array_equal(images.readable, whole.readable)
+    assert tower.n_encoded == 0
+    next(images.iter_batches(iter([np.array([1, 2]), np.array([4])])))
+    assert tower.n_encoded == 2, "what was read ahead is not lost"
+    batches = [np.array(rows) for rows in ([5, 0, 1], [0, 4, 6], [6, 2])]
+    for rows, found in zip(batches, images.iter_batches(batches), strict=True):
+        torch.testing.assert_close(found, whole.tokens[torch.from_numpy(rows)], rtol=0, atol=0)
+    assert tower.n_encoded == 6
 
 
 def test_nothing_to_encode(image_paths: list[Path]) -> None:

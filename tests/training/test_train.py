@@ -31,16 +31,16 @@ from pacl.training import train as train_module
 from pacl.training.batches import (
     count_steps_per_epoch,
     number_texts,
+    order_texts,
     sample_rows,
     sample_texts,
-    texts_of_run,
     torch_stream,
 )
 from pacl.training.config import TrainConfig
 from pacl.training.feed import HeldFeed
+from pacl.training.growing_tokens import GrowingTokens
 from pacl.training.images import DecodedImages, augment_images
 from pacl.training.setup import prepare
-from pacl.training.token_cache import TokenCache
 from pacl.training.train import Progress, learning_rate_factor, retrieval_accuracy, train
 from training_runs import read_metrics, shown, write_pairs
 
@@ -155,9 +155,10 @@ def test_rows_are_drawn_once_for_images_and_texts(
     steps = list(setup.feed.iter_batches(1, setup.n_steps))
     assert drawn == list(range(1, setup.n_steps))
     assert isinstance(setup.feed, HeldFeed)
-    assert isinstance(setup.feed.images, TokenCache)
+    images = setup.feed.images
+    assert isinstance(images, GrowingTokens)
     for batch in steps:
-        assert torch.equal(batch.images, setup.feed.images.tokens[batch.rows])
+        assert torch.equal(batch.images, next(images.iter_batches([batch.rows])))
 
 
 # ---- what a run says --------------------------------------------------------------------------
@@ -265,7 +266,7 @@ def test_chunks_embed_twice_and_score_once(clip_dir: Path, monkeypatch: pytest.M
 def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     encoder = HfClip.from_pretrained(clip_dir)
     texts = ["a boat", "a red house behind two pine trees", "sky", "a boat near a car"]
-    table = objectives.build_text_table(encoder, texts, np.array([0, 1, 3]))
+    table = objectives.TextLookup(encoder, texts, np.array([3, 0, 1, 2]))
     tower = objectives.build_text_encoder(encoder, texts)
     as_needed = objectives.encode_as_needed(encoder, is_trained=False)
     numbers = np.array([3, 0, 3, 1])
@@ -277,16 +278,42 @@ def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     torch.testing.assert_close(trained(texts, numbers), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_steps", [1, 4, 1000])
-def test_all_texts_of_a_run_are_known_before(n_steps: int) -> None:
+def test_the_texts_of_a_step_lie_together_in_the_order_of_texts() -> None:
     captions = [[f"a {c} {t}", f"a {t} near a {o}"] for c, t, o in shown(40)]
     table = number_texts(captions, templates=("a {}.", "the {}."), extract_nouns=extract_nouns)
-    used = texts_of_run(table, batch_size=5, seed=3, n_steps=n_steps)
-    assert (np.diff(used) > 0).all()
-    assert (len(used) < len(table.texts)) == (n_steps < 1000)
-    for step in range(min(n_steps, 20)):
+    order = order_texts(table, seed=3)
+    assert sorted(order) == list(range(len(table.texts)))
+    place_of = np.argsort(order)
+    for step in range(8):
         rows = sample_rows(40, 5, seed=3, step=step)
-        assert np.isin(sample_texts(table, rows, seed=3, step=step).ids, used).all()
+        ids = sample_texts(table, rows, seed=3, step=step).ids
+        assert place_of[ids[:5]].max() < 2 * 5 * (step + 1)
+
+
+def test_texts_are_encoded_once_and_alike_whenever_they_are_needed(
+    clip_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives, "TEXT_GROUP", 4)
+    encoder = HfClip.from_pretrained(clip_dir)
+    texts = [f"a boat{' and a house' * (k % 5)}" for k in range(14)]
+    order = np.random.default_rng(0).permutation(14)
+    encoded: list[int] = []
+    encode = encoder.encode_tokens
+
+    def count(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(ids))
+        return encode(ids, mask)
+
+    monkeypatch.setattr(encoder, "encode_tokens", count)
+    first, other = (objectives.TextLookup(encoder, texts, order) for _ in range(2))
+    whole = first(texts, np.arange(14))
+    assert sum(encoded) == 14
+    encoded.clear()
+    for number in (13, 2, 7):
+        assert torch.equal(other(texts, np.array([number]))[0], whole[number])
+    assert sum(encoded) <= 12
+    assert torch.equal(other(texts, np.arange(14)), whole)
+    assert sum(encoded) == 14
 
 
 def test_the_first_loss_is_the_formula(config: TrainConfig, pairs_dir: Path) -> None:

@@ -57,7 +57,7 @@ def _train(config: TrainConfig) -> int:
         done = train(
             config,
             progress=on_step,
-            on_encoded=lambda what, n_done, n: show(n_done, n, f"{what} encoded"),
+            on_encoded=lambda what, n_done, n: show(n_done, n, f"images {what}"),
         )
     for note in done.notes:
         say(note)

@@ -59,7 +59,9 @@ def read_image(image: ImageLike) -> Image.Image:
     return Image.fromarray(image)
 
 
-def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.Image:
+def open_image(
+    source: str | Path | bytes, *, name: str | None = None, is_check: bool = False
+) -> Image.Image:
     """Open an image as 8-bit RGB, upright.
 
     Args:
@@ -67,6 +69,8 @@ def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
             are converted, EXIF orientation is applied, transparency is laid over white, of an
             animation the first frame is taken.
         name: What errors call it; None: the file, or "the given bytes".
+        is_check: Decode a JPEG at an eighth of its sides, in a fifth of the time: only whether
+            it can be read is of interest.
 
     Returns:
         A loaded RGB image of the size that a viewer would show.
@@ -76,7 +80,7 @@ def open_image(source: str | Path | bytes, *, name: str | None = None) -> Image.
             larger than `PIXELS_MAX`.
     """
     name = name or _name(source)
-    image = _upright(_decode(source, name), name)
+    image = _upright(_decode(source, name, is_check=is_check), name)
     if image.mode.startswith("I"):
         return _from_16_bit(image, name)
     if image.mode == "F":
@@ -161,10 +165,12 @@ def _open(source: str | Path | bytes, name: str) -> Image.Image:
     return image
 
 
-def _decode(source: str | Path | bytes, name: str) -> Image.Image:
+def _decode(source: str | Path | bytes, name: str, *, is_check: bool = False) -> Image.Image:
     """Read the pixels too; the file is closed afterwards."""
     image = _open(source, name)
     try:
+        if is_check:
+            image.draft(None, (1, 1))
         image.load()
     except _DECODE_ERRORS as error:
         image.close()

@@ -48,6 +48,14 @@ class PairSource(Protocol):
         """
         ...
 
+    def check_image(self, row: int) -> None:
+        """Find out whether an image can be opened, in less time than opening it takes.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        ...
+
     def select(self, rows: Sequence[int]) -> PairSource:
         """Return a source of some of the rows, in that order."""
         ...
@@ -160,6 +168,10 @@ class Pairs:
     def open_image(self, row: int) -> Image.Image:
         """Open one image, see `pacl.data.images.open_image`."""
         return open_image(self.image_paths[row])
+
+    def check_image(self, row: int) -> None:
+        """See `PairSource`."""
+        open_image(self.image_paths[row], is_check=True)
 
     def select(self, rows: Sequence[int]) -> Pairs:
         """Return the pairs of some images; the report stays that of the whole table."""

@@ -59,13 +59,20 @@ class DatasetPairs:
 
     def open_image(self, row: int) -> Image.Image:
         """Open one image, see `pacl.data.images.open_image`."""
+        return self._open(row)
+
+    def check_image(self, row: int) -> None:
+        """See `PairSource`."""
+        self._open(row, is_check=True)
+
+    def _open(self, row: int, *, is_check: bool = False) -> Image.Image:
         cell = self.dataset[self.rows[row]][self.report.image_column]
         if isinstance(cell, dict):
             cell = cell["bytes"] or cell["path"]
         name = f"the image of row {self.rows[row]} of {self.report.source}"
         if cell is None:
             raise InputError(f"{name} is missing")
-        return open_image(cell, name=name)
+        return open_image(cell, name=name, is_check=is_check)
 
     def select(self, rows: Sequence[int]) -> DatasetPairs:
         """Return the pairs of some images; the report stays that of the whole data set."""

@@ -197,6 +197,6 @@ def _train(
         on_stage(f"train {name}, loss {progress.loss:.2f}", progress.step, progress.n_steps)
 
     def on_encoded(what: str, n_done: int, n: int) -> None:
-        on_stage(f"encode {what} for {name}", n_done, n)
+        on_stage(f"images {what} for {name}", n_done, n)
 
     return train(settings, progress=on_step, on_encoded=on_encoded).checkpoint_dir

@@ -220,17 +220,13 @@ def sample_patches(
     return order.argsort(dim=1)[:, :n_kept].sort(dim=1).values
 
 
-def texts_of_run(
-    table: TextTable, *, batch_size: int, seed: int, n_steps: int
-) -> Int64[np.ndarray, " used"]:
-    """Find the numbers of the texts that a run uses, in ascending order.
-
-    A long run uses nearly all, so all are returned without drawing; for a short one every step is
-    drawn. Both return the same when the run is resumed.
-    """
-    n_images = len(table.captions_of_image)
-    if n_steps * batch_size >= len(table.texts):
-        return np.arange(len(table.texts))
-    batches = (sample_rows(n_images, batch_size, seed=seed, step=step) for step in range(n_steps))
-    ids = [sample_texts(table, rows, seed=seed, step=step).ids for step, rows in enumerate(batches)]
-    return np.unique(np.concatenate(ids))
+def order_texts(table: TextTable, *, seed: int) -> Int64[np.ndarray, " N"]:
+    """Order all texts by when a run may need them: as their images come in its first epoch."""
+    rows = _epoch_order(len(table.captions_of_image), seed, 0)
+    captions, nouns = (
+        list(dict.fromkeys(np.concatenate([of_image[row] for row in rows]).tolist()))
+        for of_image in (table.captions_of_image, table.nouns_of_image)
+    )
+    prompts = np.array(nouns, dtype=np.int64)[:, None] * table.n_templates
+    prompts = table.n_captions + prompts + np.arange(table.n_templates)
+    return np.concatenate([np.array(captions, dtype=np.int64), prompts.reshape(-1)])

@@ -31,16 +31,15 @@ from pacl.training.batches import sample_patches, torch_stream
 from pacl.training.images import augment_images
 
 TEXT_CHUNK = 256
-"""Texts encoded at once when a whole table is built."""
+"""Texts of a table that are encoded at once."""
+TEXT_GROUP = 512
+"""Texts of a table that are encoded when one of them is first needed."""
 
 ACTIVATIONS_KEPT = 2**28
 """Most activations that a step keeps for the embedder's backward pass: 1 GiB in float32."""
 
 EncodeTexts = Callable[[Sequence[str], np.ndarray], Tensor]
 """Texts, and the numbers (C,) of some of them → text embeddings (C, D)."""
-
-OnTexts = Callable[[int, int], None]
-"""Called with the numbers of texts embedded and to embed."""
 
 
 class Objective(Protocol):
@@ -313,41 +312,64 @@ def build_text_encoder(encoder: TextTower, texts: Sequence[str]) -> EncodeTexts:
     return encode
 
 
-def build_text_table(
-    encoder: TextTower,
-    texts: Sequence[str],
-    used: Int64[np.ndarray, " used"],
-    *,
-    on_texts: OnTexts | None = None,
-) -> EncodeTexts:
-    """Build a function from text numbers to embeddings that reads a table, for a frozen text tower.
+class TextLookup:
+    """Embeddings of numbered texts by a frozen tower, each computed when it is first needed.
+
+    Texts are encoded group by group. Rounding depends on the texts beside a text, and the groups
+    depend on the order alone: a run that is resumed finds the same embeddings to the bit.
 
     Args:
         encoder: The text tower.
         texts: All texts, in the order of their numbers.
-        used: Numbers of the texts that will be used, ascending. With several processes each
-            embeds a share of them, and all receive the whole table.
-        on_texts: Called with the numbers of texts embedded and to embed in this process.
+        order: All their numbers, those needed first at the beginning; None: by length, for the
+            least padding.
     """
-    wanted = [texts[int(number)] for number in used]
-    encode = build_text_encoder(encoder, wanted)
-    order = np.array(sorted(range(len(wanted)), key=lambda k: len(wanted[k])))  # less padding
-    place_of = np.argsort(order)
-    table = torch.empty(len(wanted), encoder.text_width, device=encoder.device)
-    share = distributed.own_share(len(wanted))
-    with torch.no_grad():
-        for start in range(share.start, share.stop, TEXT_CHUNK):
-            chunk = slice(start, min(start + TEXT_CHUNK, share.stop))
-            table[chunk] = encode(wanted, order[chunk]).float()
-            if on_texts is not None:
-                on_texts(chunk.stop - share.start, share.stop - share.start)
-    distributed.exchange_shares(table)
 
-    def look_up(_: Sequence[str], numbers: np.ndarray) -> Tensor:
-        places = torch.from_numpy(place_of[np.searchsorted(used, numbers)])
-        return table.index_select(0, places.to(encoder.device))
+    def __init__(
+        self,
+        encoder: TextTower,
+        texts: Sequence[str],
+        order: Int64[np.ndarray, " N"] | None = None,
+    ) -> None:
+        self._encoder: TextTower = encoder
+        self._texts: Sequence[str] = texts
+        lengths = np.array([len(text) for text in texts])
+        if order is None:
+            order = np.argsort(lengths, kind="stable")
+        starts = range(0, len(texts), TEXT_GROUP)
+        groups = [order[start : start + TEXT_GROUP] for start in starts]
+        self._groups = [of[np.argsort(lengths[of], kind="stable")] for of in groups]
+        self._place_of = np.argsort(np.concatenate(self._groups))
+        self._table = torch.empty(len(texts), encoder.text_width, device=encoder.device)
+        self._is_there = np.zeros(len(groups), dtype=bool)
+        self.n_cut = 0
+        """Texts cut to the tower's context length, so far."""
 
-    return look_up
+    def __call__(self, _: Sequence[str], numbers: np.ndarray) -> Tensor:
+        """See `EncodeTexts`; with several processes all call it with the same numbers."""
+        places = self._place_of[numbers]
+        groups = np.unique(places // TEXT_GROUP)
+        for group in groups[~self._is_there[groups]]:
+            self._encode(int(group))
+        return self._table.index_select(0, torch.from_numpy(places).to(self._table.device))
+
+    def _encode(self, group: int) -> None:
+        """Encode a group; each process encodes a share, and all receive the whole."""
+        numbers = self._groups[group]
+        table = self._table[group * TEXT_GROUP :][: len(numbers)]
+        share = distributed.own_share(len(numbers))
+        n_cut = 0
+        with torch.no_grad():
+            for start in range(share.start, share.stop, TEXT_CHUNK):
+                chunk = slice(start, min(start + TEXT_CHUNK, share.stop))
+                texts = [self._texts[int(k)] for k in numbers[chunk]]
+                ids, mask, n = self._encoder.tokenize(texts)
+                ids, mask = ids.to(table.device), mask.to(table.device)
+                table[chunk] = self._encoder.encode_tokens(ids, mask).float()
+                n_cut += n
+        distributed.exchange_shares(table)
+        self.n_cut += sum(distributed.gather_values(n_cut))
+        self._is_there[group] = True
 
 
 def encode_as_needed(encoder: TextTower, *, is_trained: bool) -> EncodeTexts:
@@ -364,7 +386,6 @@ def encode_as_needed(encoder: TextTower, *, is_trained: bool) -> EncodeTexts:
         wanted = [texts[int(number)] for number in unique]
         if is_trained:
             return build_text_encoder(encoder, wanted)(wanted, place)
-        everything = np.arange(len(wanted))
-        return build_text_table(encoder, wanted, everything)(wanted, place)
+        return TextLookup(encoder, wanted)(wanted, place)
 
     return encode

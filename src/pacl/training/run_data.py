@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,20 +17,21 @@ from pacl.modeling.towers.tokens import TEXTS_AT_ONCE
 from pacl.runtime import distributed
 from pacl.text.nouns import extract_nouns
 from pacl.text.templates import TEMPLATES
-from pacl.training.batches import TextTable, number_texts, texts_of_run
+from pacl.training.batches import TextTable, number_texts, order_texts
 from pacl.training.config import TrainConfig
 from pacl.training.feed import HeldFeed, StreamFeed
+from pacl.training.growing_tokens import GrowingTokens
 from pacl.training.images import DecodedImages, Resize, StepImages
 from pacl.training.objectives import (
     EncodeTexts,
+    TextLookup,
     build_text_encoder,
-    build_text_table,
     encode_as_needed,
 )
-from pacl.training.token_cache import TokenCache, build_token_cache
+from pacl.training.token_cache import TokenCache, TokenEncoder, build_token_cache
 
 OnEncoded = Callable[[str, int, int], None]
-"""Called with "images" or "texts", how many are encoded, and how many there are."""
+"""Called with "encoded" or "checked", how many images are, and how many there are."""
 
 _SAMPLE = 2_000
 """Images of a stream whose captions are read for the words that a checkpoint keeps."""
@@ -45,7 +47,8 @@ class RunData:
     fingerprint: str
     words: tuple[str, ...]
     """Nouns of the captions, those of most images first."""
-    notes: tuple[str, ...]
+    notes: Callable[[], tuple[str, ...]]
+    """Returns remarks for the user, those of the steps so far included."""
 
 
 def hold_data(
@@ -53,15 +56,18 @@ def hold_data(
     pairs: PairSource,
     vision: VisionTower,
     text: TextTower,
+    autocast: Callable[[], AbstractContextManager],
     on_encoded: OnEncoded | None,
 ) -> RunData:
-    """Number the texts of a table, encode what is frozen, and leave out what cannot be read.
+    """Number the texts of a table, and leave out the images that cannot be read.
+
+    What is frozen is encoded once, in the step that first needs it or in a cache beforehand.
 
     Raises:
         InputError: Fewer than 2 images can be read, or there are more processes than images in a
             batch.
     """
-    images = _open_images(config, vision, pairs, on_encoded)
+    images = _open_images(config, vision, pairs, autocast, on_encoded)
     readable = pairs.select(images.readable.tolist())
     if len(readable) < 2:
         raise InputError(
@@ -73,24 +79,22 @@ def hold_data(
     check_shares(batch_size)
     table = _number_texts(config, readable.captions)
     feed = HeldFeed(images, table, batch_size, config.seed)
-    n_steps = config.steps or config.epochs * feed.steps_per_epoch
-    used = texts_of_run(table, batch_size=batch_size, seed=config.seed, n_steps=n_steps)
+    is_trained = "text" in config.trainable_parts()
+    order = order_texts(table, seed=config.seed)
+    lookup = None if is_trained else TextLookup(text, table.texts, order)
+
+    def notes() -> tuple[str, ...]:
+        n_cut = _count_cut(text, table.texts) if lookup is None else lookup.n_cut
+        about_texts = _cut_note(text, n_cut)
+        return (*_iter_notes(config, pairs, images, batch_size), *about_texts)
+
     return RunData(
         feed=feed,
-        encode_texts=(
-            build_text_encoder(text, table.texts)
-            if "text" in config.trainable_parts()
-            else build_text_table(
-                text, table.texts, used, on_texts=on_encoded and partial(on_encoded, "texts")
-            )
-        ),
-        n_steps=n_steps,
+        encode_texts=lookup or build_text_encoder(text, table.texts),
+        n_steps=config.steps or config.epochs * feed.steps_per_epoch,
         fingerprint=readable.fingerprint,
         words=table.frequent_nouns(),
-        notes=(
-            *_iter_notes(config, pairs, images, batch_size),
-            *_cut_note(text, [table.texts[k] for k in used]),
-        ),
+        notes=notes,
     )
 
 
@@ -128,7 +132,7 @@ def stream_data(
         n_steps=config.steps or config.epochs * feed.steps_per_epoch,
         fingerprint=stream.fingerprint,
         words=number(list(_sample_captions(stream, config.seed))).frequent_nouns(),
-        notes=(stream.summary(), *_iter_capped(config, batch_size)),
+        notes=lambda: (stream.summary(), *_iter_capped(config, batch_size)),
     )
 
 
@@ -187,10 +191,28 @@ def check_same_everywhere(fingerprint: str) -> None:
 
 
 def _open_images(
-    config: TrainConfig, encoder: VisionTower, pairs: PairSource, on_encoded: OnEncoded | None
+    config: TrainConfig,
+    encoder: VisionTower,
+    pairs: PairSource,
+    autocast: Callable[[], AbstractContextManager],
+    on_encoded: OnEncoded | None,
 ) -> StepImages:
     if config.is_cached(is_streamed=False):
-        return _build_cache(config, encoder, pairs, on_encoded)
+        if config.cache == "disk" or distributed.world_size() > 1:
+            return _build_cache(config, encoder, pairs, on_encoded)
+        return GrowingTokens(
+            TokenEncoder(
+                encoder,
+                device=encoder.device,
+                size_px=_size_px(config),
+                kind=config.token_kind,
+                layer=config.token_layer,
+                autocast=autocast,
+            ),
+            pairs,
+            workers=config.workers,
+            on_progress=on_encoded and partial(on_encoded, "checked"),
+        )
     return DecodedImages(
         pairs,
         resize=_resize(config, encoder),
@@ -222,7 +244,7 @@ def _build_cache(
         kind=config.token_kind,
         layer=config.token_layer,
         workers=config.workers,
-        on_progress=on_encoded and partial(on_encoded, "images"),
+        on_progress=on_encoded and partial(on_encoded, "encoded"),
     )
 
 
@@ -241,8 +263,11 @@ def _iter_capped(config: TrainConfig, batch_size: int) -> Iterator[str]:
         yield f"batch size {config.batch_size:,} capped to the {batch_size:,} images there are"
 
 
-def _cut_note(encoder: TextTower, texts: Sequence[str]) -> Iterator[str]:
+def _count_cut(encoder: TextTower, texts: Sequence[str]) -> int:
     starts = range(0, len(texts), TEXTS_AT_ONCE)
-    n_cut = sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
+    return sum(encoder.tokenize(texts[start : start + TEXTS_AT_ONCE])[2] for start in starts)
+
+
+def _cut_note(encoder: TextTower, n_cut: int) -> Iterator[str]:
     if n_cut:
         yield f"cut {n_cut:,} captions to the encoder's {encoder.context_length} tokens"

@@ -47,7 +47,7 @@ class Setup:
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     data_fingerprint: str
-    notes: tuple[str, ...]
+    notes: Callable[[], tuple[str, ...]]
 
 
 def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
@@ -55,7 +55,7 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
 
     Args:
         config: Resolved settings.
-        on_encoded: Called while frozen towers encode images and texts, before the first step.
+        on_encoded: Called while images are checked or encoded, before the first step.
 
     Raises:
         InputError: The data is bad, the model cannot be loaded, or there are more processes than
@@ -82,7 +82,7 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         if isinstance(pairs, TarPairs | MixedStream):
             data = stream_data(config, pairs, vision, text, on_encoded)
         else:
-            data = hold_data(config, pairs, vision, text, on_encoded)
+            data = hold_data(config, pairs, vision, text, autocast, on_encoded)
         objective = _build_objective(config, vision, text, data.encode_texts, data.feed.batch_size)
     if isinstance(objective, PaclObjective):
         objective.model.words = data.words

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from pacl.data.pairs import PairSource
@@ -55,6 +58,41 @@ class TokenCache:
         """Yield the tokens of batches of rows, in the stored precision."""
         for rows in batches:
             yield self.tokens.index_select(0, torch.from_numpy(rows))
+
+
+@dataclass(frozen=True)
+class TokenEncoder:
+    """Turns images into tokens, in the form in which they are kept."""
+
+    tower: VisionTower
+    """The frozen encoder."""
+    device: torch.device | str = "cpu"
+    """Where its weights are."""
+    size_px: tuple[int, int] | None = None
+    """Height and width to encode at; None: the encoder's own preprocessing."""
+    kind: str = "clip"
+    layer: int = -1
+    norm: bool = True
+    dtype: torch.dtype = torch.float16
+    """`torch.float16` or `torch.bfloat16`."""
+    batch_size: int = 32
+    """Images per call of the encoder."""
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+    """Returns the context to encode in."""
+
+    def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        """Resize and normalise an image."""
+        return self.tower.prepare(image, size_px=self.size_px)
+
+    def __call__(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
+        """Return the tokens, on the CPU, and the rows and columns of the patch grid."""
+        with torch.no_grad(), self.autocast():
+            tokens, grid = self.tower.encode_patches(
+                images.to(self.device), kind=self.kind, layer=self.layer, norm=self.norm
+            )
+        return tokens.to("cpu", self.dtype), grid
 
 
 def build_token_cache(

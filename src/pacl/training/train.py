@@ -108,7 +108,7 @@ def train(
     Args:
         config: See `TrainConfig`. The batch size is that of all processes together.
         progress: Called after every step.
-        on_encoded: Called while images and texts are encoded, before the first step.
+        on_encoded: Called while images are checked or encoded, before the first step.
 
     Raises:
         InputError: Bad data or settings, an output directory that holds a run with other
@@ -231,7 +231,7 @@ def train(
         is_terminated=signals == {signal.SIGTERM},
         accuracy=accuracy,
         batch_size=batch_size,
-        notes=(*setup.notes, *record.notes()),
+        notes=(*setup.notes(), *record.notes()),
     )
 
 
