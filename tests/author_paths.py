@@ -161,9 +161,10 @@ def clip_path(
     *,
     short_px: int,
     crop: int | None,
+    stride: int = 112,
     with_pamr: bool = False,
 ) -> Tensor:
-    """Scores of SCLIP (crop 224), or NACLIP, which may take whole images and refine by PAMR."""
+    """Scores of SCLIP (crop 224), ProxyCLIP, or NACLIP, which may take whole images and PAMR."""
     seen = load(image, (2048, short_px), CLIP_MEAN, CLIP_STD)
 
     def decode(part: Tensor) -> Tensor:
@@ -172,11 +173,24 @@ def clip_path(
     if crop is None:
         scores = decode(seen)
     else:
-        scores = slide(seen, decode, crop=crop, stride=crop // 2, n_names=n_names)
+        scores = slide(seen, decode, crop=crop, stride=stride, n_names=n_names)
     scores = resize(scores, image.shape[:2])
     if with_pamr:
         scores = pamr(resize(seen, image.shape[:2]), scores, dilations=(8, 16))
     return scores
+
+
+def proxyclip_tokens(values: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """CLIP's values (1, C, rows, columns), upsampled and mixed as another tower's patches say."""
+    unit = [patch / patch.norm() for patch in features.double()]
+    table = torch.stack([torch.stack(unit) @ each for each in unit])
+    values = resize(values.double(), grid)[0].flatten(1).T
+    mean, rows = table.sum() / table.numel(), []
+    for cosines in table:
+        likeness = (cosines - 1.2 * mean) * 3.0
+        exponentials = torch.where(likeness < 0, 0.0, likeness.exp())
+        rows.append(exponentials @ values / exponentials.sum())
+    return torch.stack(rows).float()
 
 
 def tcl_path(

@@ -136,6 +136,18 @@ def smooth_scores(scores: Tensor, patch_tokens: Tensor, share: float) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
+def proxy_mixture(values: Sequence[Tensor], features: Sequence[Tensor]) -> list[Tensor]:
+    """ProxyCLIP's attention: each patch's mixture of the values of the patches it is like."""
+    table = [[cosine(one, other) for other in features] for one in features]
+    mean = sum(sum(row) for row in table) / len(features) ** 2
+    mixed = []
+    for row in table:
+        kept = {k: 3.0 * (c - 1.2 * mean) for k, c in enumerate(row) if c - 1.2 * mean >= 0}
+        total = sum(a.exp() for a in kept.values())
+        mixed.append(sum(a.exp() / total * values[k] for k, a in kept.items()))
+    return mixed
+
+
 def iou(
     predictions: Sequence[Tensor],
     targets: Sequence[Tensor],

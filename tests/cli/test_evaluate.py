@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmark_copies import copy_voc, save_image, save_mask
+from foreign_towers import write_vit
 from pacl.api import Model
 from pacl.cli import main
 from pacl.data.images import open_mask
@@ -96,6 +97,28 @@ def test_ours_stand_beside_published_figures(clip: Path) -> None:
     assert "- restricted on voc20: not published, ours: short_side_px, " in text
     assert "- paper on voc21: " in text
     assert "entropy above 1.5" in text
+
+
+def test_proxyclip_takes_a_second_tower(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("Dinov2Model", "Dinov2WithRegistersModel"):
+        write_vit(name, Path(name))
+    line = ["evaluate", "voc21", "--root", "data", "--model", str(clip), "--output", "out"]
+    proxies = [["--proxy-tower", name] for name in ("Dinov2Model", "Dinov2WithRegistersModel")]
+    assert main([*line, "--baseline", "proxyclip"]) == 2
+    assert main([*line, "--baseline", "naclip", *proxies[0]]) == 2
+    assert capsys.readouterr().err.count("fix: --baseline proxyclip --proxy-tower facebook/") == 2
+    line += ["--short-side-px", "56", "--baseline", "proxyclip"]
+    assert main([*line, *proxies[0]]) == 0
+    assert main([*line, *proxies[1]]) == 0
+    assert "scored before" not in capsys.readouterr().err
+    assert main([*line, *proxies[0]]) == 0
+    assert "scored before" in capsys.readouterr().err
+    contents = [json.loads(path.read_text()) for path in sorted(Path("out").glob("*.json"))]
+    assert [each["proxy"] for each in contents] == ["Dinov2Model", "Dinov2WithRegistersModel"]
+    assert len({each["fingerprint"] for each in contents}) == 2
+    text = Path("out/results.md").read_text()
+    assert "| **ProxyCLIP** |" in text
+    assert "none, proxy Dinov2Model |" in text
 
 
 def test_a_wrong_conversion_is_refused(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import author_paths
 from checkpoints import write_clip
+from foreign_towers import write_vit
 from pacl.api import Model, load
 from pacl.data.opencv_resize import resize_bilinear
 from pacl.datasets.segmentation import find_benchmark
@@ -25,9 +26,13 @@ from pacl.evaluation.predictor import Example, Predictor, build_predictor
 from pacl.evaluation.presets import Preset, build_preset
 from pacl.evaluation.run import as_baseline
 from pacl.evaluation.task import Pamr, Task, build_candidates
+from pacl.modeling.towers import load_vision_tower
+from pacl.modeling.towers import whole_walks as walks
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, apply_block
+from pacl.modeling.towers.vit import VitTower
 from pacl.text.templates import SIMPLE
+from whole_walks import CHANNELS, MASS, rfclip_literally, scclip_literally
 
 SIZES = {"500x333": (333, 500), "640x427": (427, 640), "333x500": (500, 333)}
 PATCH_PX = 16
@@ -38,6 +43,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A small CLIP with CLIP's own patches and image size."""
     folder = write_clip(tmp_path_factory.mktemp("checkpoint") / "clip", size="small-b-16")
     return load(folder, device="cpu")
+
+
+def centre(clip: Model, image: np.ndarray, kind: str) -> Model:
+    """Move a CLIP's tokens towards 0: methods that average leave one label otherwise."""
+    model = load(cast(HfClip, clip.pacl.encoder).source, device="cpu")
+    pixels = model.pacl.encoder.prepare(image, size_px=(224, 336))[None]
+    tokens, _ = model.pacl.encoder.encode_patches(pixels, kind=kind)
+    bias = cast(HfClip, model.pacl.encoder).clip.vision_model.post_layernorm.bias
+    bias.data -= tokens.mean(dim=(0, 1))
+    return model
 
 
 @pytest.fixture(
@@ -80,8 +95,17 @@ def build(model: Model, preset: Preset, folder: Path) -> Predictor:
     return build_predictor(model, task)
 
 
+Walk = Callable[[list[Any], Tensor, tuple[int, int], Tensor], tuple[Tensor, tuple[int, int]]]
+"""Blocks, the first one's input, its grid and the crop → patch tokens, and their grid."""
+
+
 def encoder(
-    model: Model, preset: Preset, *, is_stretched: bool, vision: Any = None
+    model: Model,
+    preset: Preset,
+    *,
+    is_stretched: bool,
+    vision: Any = None,
+    walk: Walk | None = None,
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """A literal scorer of patches, and the class of each name."""
     labels = build_candidates(find_benchmark(preset.benchmark), preset).labels
@@ -89,15 +113,20 @@ def encoder(
     own = cast(HfClip, model.pacl.encoder).clip
     vision, projection = vision or own.vision_model, own.visual_projection
 
+    def by_last_block(
+        blocks: list[Any], tokens: Tensor, grid: tuple[int, int], crop: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        for block in blocks[:-1]:
+            tokens = apply_block(block, tokens)
+        return TOKEN_KINDS[model.pacl.token_kind](blocks[-1], tokens, grid)[:, 1:], grid
+
     @torch.inference_mode()
     def encode(crop: Tensor) -> Tensor:
-        tokens, rows, columns = author_paths.clip_tokens(vision, crop, is_stretched=is_stretched)
-        *earlier, last = vision.encoder.layers
-        for block in earlier:
-            tokens = apply_block(block, tokens)
-        tokens = TOKEN_KINDS[model.pacl.token_kind](last, tokens, (rows, columns))[:, 1:]
+        tokens, *grid = author_paths.clip_tokens(vision, crop, is_stretched=is_stretched)
+        blocks = list(vision.encoder.layers)
+        tokens, grid = (walk or by_last_block)(blocks, tokens, (grid[0], grid[1]), crop)
         features = F.normalize(projection(vision.post_layernorm(tokens)), dim=-1)
-        return (features @ texts.T).transpose(1, 2).unflatten(2, (rows, columns))
+        return (features @ texts.T).transpose(1, 2).unflatten(2, grid)
 
     return encode, class_of_name
 
@@ -144,6 +173,92 @@ def test_naclip(clip: Model, image: np.ndarray, tmp_path: Path, benchmark: str) 
         expected, margin = author_paths.label_by_softmax(scores, of_name, scale=40.0, level=level)
         assert_same(found, expected, margin)
     assert (rows[0] != rows[1]).any()
+
+
+@pytest.mark.slow  # a patch at a time
+@pytest.mark.parametrize(
+    ("kind", "literally"), [("scclip", scclip_literally), ("rfclip", rfclip_literally)]
+)
+def test_whole_walks(
+    clip: Model,
+    image: np.ndarray,
+    tmp_path: Path,
+    kind: str,
+    literally: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SC-CLIP and RF-CLIP in SCLIP's windows."""
+    monkeypatch.setitem(walks.CHANNELS, clip.pacl.encoder.width, CHANNELS)
+    monkeypatch.setattr(walks, "MASS", MASS)
+    centred = centre(clip, image, kind)
+    cast(HfClip, centred.pacl.encoder).token_kinds = (kind,)
+    model = as_baseline(centred, kind, engine="torch")
+    preset = replace(build_preset("sclip", "voc20"), templates=SIMPLE)
+
+    def walk(
+        blocks: list[Any], tokens: Tensor, grid: tuple[int, int], crop: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        own = [copy.deepcopy(block).double() for block in blocks]
+        return literally(own, tokens.double(), grid)[None].float(), grid
+
+    encode, of_name = encoder(model, preset, is_stretched=True, walk=walk)
+    scores = author_paths.clip_path(image, encode, len(of_name), short_px=336, crop=224)
+    expected, margin = author_paths.label_by_softmax(scores, of_name, scale=40.0)
+    [found] = predict(model, preset, image, tmp_path)
+    assert_same(found, expected, margin)
+    assert len(np.unique(expected)) > 1
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "tower"),
+    [
+        ("voc21", "Dinov2WithRegistersModel"),
+        pytest.param("cityscapes", "Dinov2Model", marks=pytest.mark.slow),
+        pytest.param("coco-object", "Dinov2Model", marks=pytest.mark.slow),
+    ],
+)
+def test_proxyclip(
+    clip: Model, image: np.ndarray, tmp_path: Path, benchmark: str, tower: str
+) -> None:
+    """Windows of 336 on the grid of the second tower, whose library's own tokens are compared."""
+    proxy = load_vision_tower(write_vit(tower, tmp_path / "proxy"))
+    centred = centre(clip, image, "maskclip")
+    model = as_baseline(centred, "proxyclip", engine="torch", proxy=proxy)
+    preset = replace(build_preset("proxyclip", benchmark), templates=SIMPLE)
+    library = cast(VitTower, proxy).model
+
+    def walk(
+        blocks: list[Any], tokens: Tensor, grid: tuple[int, int], crop: Tensor
+    ) -> tuple[Tensor, tuple[int, int]]:
+        mean, std = (
+            torch.tensor(each)[:, None, None]
+            for each in (author_paths.IMAGENET_MEAN, author_paths.IMAGENET_STD)
+        )
+        own_mean, own_std = (
+            torch.tensor(each)[:, None, None]
+            for each in (author_paths.CLIP_MEAN, author_paths.CLIP_STD)
+        )
+        shown = (crop * own_std + own_mean - mean) / std
+        rows, columns = (side // 14 for side in crop.shape[2:])
+        features = library(pixel_values=shown).last_hidden_state[0, -rows * columns :]
+        for block in blocks[:-1]:
+            tokens = apply_block(block, tokens)
+        attention = blocks[-1].self_attn
+        values = attention.v_proj(blocks[-1].layer_norm1(tokens))[:, 1:]
+        values = values.transpose(1, 2).unflatten(2, grid)
+        mixed = author_paths.proxyclip_tokens(values, features, (rows, columns))
+        return attention.out_proj(mixed)[None], (rows, columns)
+
+    encode, of_name = encoder(centred, preset, is_stretched=True, walk=walk)
+    short_px, crop_px = (448, 224) if benchmark == "cityscapes" else (336, 336)
+    scores = author_paths.clip_path(
+        image, encode, len(of_name), short_px=short_px, crop=crop_px, stride=112
+    )
+    level = {"voc21": 0.2, "coco-object": 0.25}.get(benchmark, 0.0)
+    expected, margin = author_paths.label_by_softmax(scores, of_name, scale=40.0, level=level)
+    [found] = predict(model, preset, image, tmp_path)
+    assert_same(found, expected, margin)
+    assert len(np.unique(expected)) > 1
 
 
 @pytest.mark.parametrize("benchmark", ["voc21", pytest.param("cityscapes", marks=pytest.mark.slow)])

@@ -24,7 +24,10 @@ _BENCHMARKS = Annotated[
 ]
 
 
-Baseline = Literal["clip", "maskclip", "sclip", "clearclip", "naclip", "scclip", "rfclip"]
+Preset = Literal["sclip", "tcl", "naclip", "maskclip", "proxyclip", "paper", "restricted"]
+Baseline = Literal[
+    "clip", "maskclip", "sclip", "clearclip", "naclip", "scclip", "rfclip", "proxyclip"
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Evaluate:
     root: Path | None = None
     """Folder with the unpacked benchmarks in their official layouts."""
 
-    preset: Literal["sclip", "tcl", "naclip", "maskclip", "paper", "restricted"] | None = None
+    preset: Preset | None = None
     """Protocol by name; it sets all segmenting options but the batch size. restricted tells the
     model which classes are in the image: not comparable with anything published. none: sclip on
     the benchmarks, the segmenting options on folders and storybook."""
@@ -54,6 +57,10 @@ class Evaluate:
 
     baseline: Baseline | None = None
     """Score the frozen CLIP with these training-free patch tokens instead of an embedder."""
+
+    proxy_tower: str | None = None
+    """The second vision tower of --baseline proxyclip, by hub id or directory: such as
+    facebook/dino-vitb8, the paper's, or facebook/dinov2-base."""
 
     templates: Literal["paper7", "imagenet80", "simple"] | None = None
     """Prompts of the class names of classification data sets; none: each data set's own. Presets
@@ -88,10 +95,18 @@ def run_evaluate(options: Evaluate) -> int:
     from pacl.evaluation.records import describe_subject
     from pacl.evaluation.run import as_baseline, build_measurement, score
     from pacl.inference.open_words import read_words
+    from pacl.modeling.towers import load_vision_tower
 
     loading, baseline = options.loading, options.baseline
     if baseline is not None and loading.embedder is not None:
         raise InputError("--baseline and --embedder exclude each other", fix="give one of them")
+    proxy = options.proxy_tower
+    if (baseline == "proxyclip") != (proxy is not None):
+        raise InputError(
+            "--baseline proxyclip and --proxy-tower belong together",
+            why="ProxyCLIP mixes CLIP's values as the patches of a second vision tower are alike",
+            fix="--baseline proxyclip --proxy-tower facebook/dino-vitb8, or neither",
+        )
     settings = Settings(
         preset=options.preset,
         segmenting=options.segmenting,
@@ -112,11 +127,12 @@ def run_evaluate(options: Evaluate) -> int:
     )
     model = loading.load()
     if baseline is not None:
-        model = as_baseline(model, baseline, engine=loading.engine)
+        tower = proxy and load_vision_tower(proxy, device=model.pacl.device)
+        model = as_baseline(model, baseline, engine=loading.engine, proxy=tower or None)
         say(f"scored: {model.describe()}")
     subject = describe_subject(
         model, name=loading.model, embedder=loading.embedder, baseline=baseline,
-        engine=loading.engine,
+        engine=loading.engine, proxy=proxy,
     )  # fmt: skip
     records: list[ScoreRecord] = []
     for each in opened:

@@ -1,10 +1,10 @@
 """Evaluation protocols by name: every knob that moves a mIoU, as far as it is known.
 
 A preset is made for one data set, because the published protocols change window, scale and
-background rule from one to the next. `sclip`, `naclip`, `tcl` and `maskclip` follow their authors'
-public code from the image's pixels to its label map (see `pacl.inference.image_path`); what still
-differs stands in `notes`. What a protocol's authors have not published is named in `unknown`; the
-value there is ours.
+background rule from one to the next. `sclip`, `naclip`, `tcl`, `maskclip` and `proxyclip` follow
+their authors' public code from the image's pixels to its label map (see
+`pacl.inference.image_path`); what still differs stands in `notes`. What a protocol's authors have
+not published is named in `unknown`; the value there is ours.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ MASKCLIP_PATH = ImagePath(
 )
 MASKCLIP_README = {"voc20": 49.5, "context59": 21.7, "coco-stuff171": 12.5}
 """mIoU of ViT-B/16, in percent."""
+PROXYCLIP_NAMES = (("boat", "ship"), ("diningtable", "table"))
+PROXYCLIP_LEFT_OUT = tuple("lamp door window wardrobe ceiling shelf curtain stair fence".split())
+"""Words for the background of Pascal VOC that are not COCO-Object's."""
 MASKCLIP_NAMES = (
     ("aeroplane", "airplane"),
     ("playing field", "playingfield"),
@@ -122,7 +125,9 @@ class Preset:
     """Class names: plain words; the data set's own; the same without spaces, as in the authors'
     files."""
     renames: tuple[tuple[str, str], ...] = ()
-    """Plain words, and what stands in their place."""
+    """Words of the vocabulary, and what stands in their place."""
+    left_out: tuple[str, ...] = ()
+    """Of the data set's words for the background, those that do not compete."""
 
     def values(self) -> dict[str, Any]:
         """All fields by name; the newest only where they are set, so that old hashes stay."""
@@ -170,7 +175,7 @@ class Preset:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-_NEW = ("path", "vocabulary", "renames")
+_NEW = ("path", "vocabulary", "renames", "left_out")
 
 
 def sclip(benchmark: str) -> Preset:
@@ -280,6 +285,31 @@ def maskclip(benchmark: str) -> Preset:
     )
 
 
+def proxyclip(benchmark: str) -> Preset:
+    """ProxyCLIP (Lan et al. 2024): as SCLIP, windows 336 every 112, one word per class."""
+    is_city = benchmark == "cityscapes"
+    preset = Preset(
+        name="proxyclip",
+        benchmark=benchmark,
+        short_side_px=448 if is_city or benchmark == "ade150" else 336,
+        window_px=224 if is_city else 336,
+        window_stride_px=112,
+        path=replace(CLIP_PATH, border="pad-both"),
+        vocabulary=_spelling(benchmark),
+        renames=PROXYCLIP_NAMES if benchmark in ("voc20", "voc21") else (),
+        left_out=PROXYCLIP_LEFT_OUT if benchmark == "coco-object" else (),
+        notes=(
+            f"{PRECISION_NOTE}, in both towers; the second tower reads its positions as "
+            "transformers does",
+            "windows that are no whole patches, of images longer than six times their other side, "
+            "are padded to whole patches, there to multiples of 56",
+            *_words_note(benchmark),
+        ),
+    )
+    level = {"voc21": 0.2, "context60": 0.15, "coco-object": 0.25}.get(benchmark, 0.0)
+    return _with_probability_rule(preset, level=level)
+
+
 def paper(benchmark: str) -> Preset:
     """What is known of PACL's own protocol: 7 templates, patch stride 4, entropy background."""
     has_background = benchmark in WITH_BACKGROUND
@@ -318,6 +348,7 @@ PRESETS: dict[str, Callable[[str], Preset]] = {
     "tcl": tcl,
     "naclip": naclip,
     "maskclip": maskclip,
+    "proxyclip": proxyclip,
     "paper": paper,
     "restricted": restricted,
 }

@@ -31,6 +31,7 @@ METHODS = {
     "naclip": "NACLIP",
     "scclip": "SC-CLIP",
     "rfclip": "RF-CLIP",
+    "proxyclip": "ProxyCLIP",
 }
 """Names of the training-free methods by the kind of their patch tokens."""
 
@@ -58,10 +59,12 @@ class Subject:
     engine: str = "torch"
     pacl: str = ""
     torch: str = ""
+    proxy: str | None = None
+    """ProxyCLIP's second vision tower, as the user named it."""
 
     def words(self) -> tuple[str, ...]:
         """What distinguishes it from other models in a file's name."""
-        return self.model, self.embedder or self.baseline or ""
+        return self.model, self.embedder or self.baseline or "", self.proxy or ""
 
 
 def describe_subject(
@@ -71,6 +74,7 @@ def describe_subject(
     embedder: str | None = None,
     baseline: str | None = None,
     engine: str = "torch",
+    proxy: str | None = None,
 ) -> Subject:
     """Say what is scored.
 
@@ -80,6 +84,7 @@ def describe_subject(
         embedder: The user's name of an embedder that was put on it.
         baseline: The training-free method that was asked for in its place.
         engine: What runs the encoder.
+        proxy: The second vision tower of ProxyCLIP.
     """
     pacl = model.pacl
     return Subject(
@@ -94,6 +99,7 @@ def describe_subject(
         engine=engine,
         pacl=metadata.version("pacl"),
         torch=torch.__version__,
+        proxy=proxy,
     )
 
 

@@ -33,6 +33,9 @@ from pacl.evaluation.retrieval import RetrievalSet, measure_retrieval
 from pacl.evaluation.segmentation import measure_segmentation
 from pacl.evaluation.tables import write_tables
 from pacl.modeling.pacl import Pacl
+from pacl.modeling.towers import FrozenClip, VisionTower
+from pacl.modeling.towers.hf import HfClip
+from pacl.modeling.towers.proxy import ProxyClip
 from pacl.runtime.files import write_atomically
 
 SAVE_EVERY_S = 10.0
@@ -101,13 +104,23 @@ class Measurement(Protocol):
         ...
 
 
-def as_baseline(model: Model, token_kind: str, *, engine: str) -> Model:
+def as_baseline(
+    model: Model, token_kind: str, *, engine: str, proxy: VisionTower | None = None
+) -> Model:
     """The training-free method with these patch tokens, on a model's frozen CLIP.
+
+    Args:
+        model: Anything on a CLIP.
+        token_kind: The method.
+        engine: What runs the CLIP's vision tower.
+        proxy: The second tower that ProxyCLIP needs; None for every other method.
 
     Raises:
         InputError: The towers are no CLIP, or the method makes no sense on this one.
     """
-    encoder = model.pacl.encoder
+    encoder: FrozenClip = model.pacl.encoder
+    if proxy is not None and isinstance(encoder, HfClip):
+        encoder = ProxyClip(encoder, proxy)
     if token_kind not in encoder.token_kinds:
         raise InputError(
             f"no baseline {token_kind} on {encoder.source}",
@@ -116,7 +129,7 @@ def as_baseline(model: Model, token_kind: str, *, engine: str) -> Model:
             else "this tower has no attention of that kind",
             fix=f"one of: {', '.join(encoder.token_kinds)}",
         )
-    baseline = Model(Pacl(encoder=model.pacl.encoder, embedder=None, token_kind=token_kind))
+    baseline = Model(Pacl(encoder=encoder, embedder=None, token_kind=token_kind))
     baseline.pacl.use_engine(engine)
     return baseline
 

@@ -129,12 +129,13 @@ def _our_rows(record: ScoreRecord) -> Iterable[_Row]:
     marks = [] if record.comparable else [NOT_COMPARABLE]
     marks += [] if subject.engine == "torch" else [f"engine {subject.engine}"]
     trained = " ".join(filter(None, ["trained embedder", subject.embedder]))
+    untrained = "none" if subject.proxy is None else f"none, proxy {subject.proxy}"
     for name, scores in record.rows.items():
         if scores["miou"] is not None:
             yield _Row(
                 method=subject.method,
                 backbone=subject.model,
-                training=trained if subject.has_embedder else "none",
+                training=trained if subject.has_embedder else untrained,
                 protocol="; ".join([record.protocol["name"], name, *marks]),
                 source="; ".join([f"measured, {record.file}", *record.warnings]),
                 is_ours=True,

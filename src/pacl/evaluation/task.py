@@ -218,7 +218,8 @@ def build_candidates(benchmark: Benchmark, preset: Preset) -> Candidates:
     if benchmark.has_background and preset.background_prompts != "none":
         is_by_words = preset.background_prompts == "words"
         names.append("background")
-        prompts.append(benchmark.background_words if is_by_words else ("background",))
+        words = tuple(w for w in benchmark.background_words if w not in preset.left_out)
+        prompts.append(words if is_by_words else ("background",))
         class_ids.append(0)
     taken = {word for words in prompts for word in words}
     first = 1 if benchmark.has_background else 0
@@ -240,12 +241,11 @@ def build_candidates(benchmark: Benchmark, preset: Preset) -> Candidates:
 
 def _spelled(benchmark: Benchmark, preset: Preset) -> tuple[str, ...]:
     """The class names in the preset's vocabulary."""
-    if preset.vocabulary == "plain":
-        return tuple(dict(preset.renames).get(name, name) for name in benchmark.class_names)
-    official = benchmark.official_names
-    if preset.vocabulary == "official":
-        return official
-    return tuple(name.replace(" ", "") for name in official)
+    is_plain = preset.vocabulary == "plain"
+    names = benchmark.class_names if is_plain else benchmark.official_names
+    if preset.vocabulary == "joined":
+        names = tuple(name.replace(" ", "") for name in names)
+    return tuple(dict(preset.renames).get(name, name) for name in names)
 
 
 def _by_name(dataset: MaskDataset, benchmark: Benchmark | None) -> Candidates:

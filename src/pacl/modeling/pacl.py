@@ -21,6 +21,7 @@ from pacl.modeling.pooling import Pooling, pooled_compatibility
 from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.load import load_clip, load_pair, load_text_tower, load_vision_tower
+from pacl.modeling.towers.proxy import ProxyClip
 from pacl.text.labels import Labels, fill_templates
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class Pacl(nn.Module):
         towers = self.vision.source
         if not self.is_clip:
             towers += f" and {self.text.source}"
+        if isinstance(self.vision, ProxyClip):
+            towers += f" with {self.vision.proxy.source} as proxy"
         if self.has_embedder:
             side = {"vision": "", "text": " for texts", "both": " for patches and for texts"}
             return f"PACL: a trained embedder{side[self.head]} on {towers} ({tokens})."
@@ -228,7 +231,7 @@ class Pacl(nn.Module):
     @property
     def runs_as_published(self) -> bool:
         """Whether `as_published` changes anything: the vision tower is a CLIP's."""
-        return isinstance(self.vision, HfClip)
+        return isinstance(self.vision, HfClip | ProxyClip)
 
     def as_published(self, *, positions: str, activation: str) -> Pacl:
         """Return this model with a CLIP's vision tower run as a published protocol's code runs it.
@@ -239,7 +242,7 @@ class Pacl(nn.Module):
 
         Another tower stays as it is: what it has of these is its own.
         """
-        if not isinstance(self.vision, HfClip):
+        if not isinstance(self.vision, HfClip | ProxyClip):
             return self
         vision = self.vision.as_published(positions=positions, activation=activation)
         other = copy.copy(self)
