@@ -102,12 +102,15 @@ def test_ours_stand_beside_published_figures(clip: Path) -> None:
 def test_proxyclip_takes_a_second_tower(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("Dinov2Model", "Dinov2WithRegistersModel"):
         write_vit(name, Path(name))
-    line = ["evaluate", "voc21", "--root", "data", "--model", str(clip), "--output", "out"]
+    for folder, colour in (("images", "RGB"), ("masks", "L")):
+        Path("street", folder).mkdir(parents=True)
+        Image.new(colour, (70, 56)).save(f"street/{folder}/0.png")
+    line = ["evaluate", "street", "--labels", "cat,sky", "--model", str(clip), "--output", "out"]
     proxies = [["--proxy-tower", name] for name in ("Dinov2Model", "Dinov2WithRegistersModel")]
     assert main([*line, "--baseline", "proxyclip"]) == 2
     assert main([*line, "--baseline", "naclip", *proxies[0]]) == 2
     assert capsys.readouterr().err.count("fix: --baseline proxyclip --proxy-tower facebook/") == 2
-    line += ["--short-side-px", "56", "--baseline", "proxyclip"]
+    line += ["--baseline", "proxyclip"]
     assert main([*line, *proxies[0]]) == 0
     assert main([*line, *proxies[1]]) == 0
     assert "scored before" not in capsys.readouterr().err
