@@ -43,6 +43,7 @@ OWNERS = {
     "rich": ("cli/",),
     "scipy": ("datasets/classification/matlab.py",),
     "supervision": ("results/objects.py", "results/segmentation.py"),
+    "timm": ("modeling/towers/timm_clip.py",),
     "tokenizers": ("modeling/towers/", "deploy/onnx.py"),
     "transformers": ("modeling/towers/",),
     "triton": ("modeling/kernels/",),

@@ -55,6 +55,14 @@ def test_mismatched_torchvision_is_named_with_its_fix(
     assert "torchvision" not in sys.modules
 
 
+def test_timm_without_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torchvision": None, "timm": "1.0.31"}
+    monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "1"))
+    fact = _fact("torchvision")
+    assert fact.status == "warn"
+    assert "timm needs it" in fact.value
+
+
 def test_torchvision_that_imports_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install_fake_torchvision(tmp_path, monkeypatch, "")
     assert _fact("torchvision") == doctor.Fact("torchvision", "ok", "0.99.0")

@@ -117,8 +117,15 @@ def _torchvision() -> Fact:
     It is imported in a process of its own: a failed import leaves half-registered operators behind.
     """
     version = _version("torchvision")
-    if version is None:
+    if version is None and _version("timm") is None:
         return Fact("torchvision", "ok", "not installed (pacl does not use it)")
+    if version is None:
+        return Fact(
+            "torchvision",
+            "warn",
+            "not installed, and timm needs it: open_clip's towers of timm do not load",
+            "pip install --no-deps torchvision  (one for another torch will do)",
+        )
     child = subprocess.run(
         [sys.executable, "-c", "import torchvision"],
         capture_output=True,
@@ -132,8 +139,8 @@ def _torchvision() -> Fact:
         "torchvision",
         "warn",
         f"{version} does not fit torch {_version('torch')}: {_last_line(child.stderr)}",
-        "pacl works beside it, other packages may not: pip uninstall -y torchvision, "
-        "or install the build that was made for this torch",
+        "pacl works beside it, timm's towers of open_clip included, other packages may not: "
+        "pip uninstall -y torchvision, or install the build that was made for this torch",
     )
 
 

@@ -136,7 +136,7 @@ def fill_weights(module: nn.Module, weights: dict[str, Tensor], directory: Path)
     missing, unknown = sorted(expected - set(weights)), sorted(set(weights) - expected)
     if missing or unknown:
         raise InputError(
-            f"the weights in {directory} are not those that its {CONFIG} describes",
+            f"the weights in {directory} are not those that its configuration describes",
             why=f"missing {len(missing)}: {_listing(missing, 3)}\n"
             f"unknown {len(unknown)}: {_listing(unknown, 3)}",
         )
@@ -144,7 +144,7 @@ def fill_weights(module: nn.Module, weights: dict[str, Tensor], directory: Path)
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            f"the weights in {directory} do not fit its {CONFIG}", why=str(error)
+            f"the weights in {directory} do not fit its configuration", why=str(error)
         ) from None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files, open_clip
+from pacl.modeling.towers.clip_tokens import TokenizesAsClip, build_tokenizer
 from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
-from pacl.modeling.towers.tokens import EncodesTexts, pad_tokens
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 from pacl.modeling.towers.walk import (
     PatchTower,
@@ -36,7 +36,6 @@ from pacl.modeling.towers.walk import (
 )
 from pacl.modeling.towers.whole_walks import CHANNELS, WHOLE_WALKS
 from pacl.runtime.files import write_atomically
-from pacl.text.cleaning import clean_text
 
 TRAINABLE_PARTS = {
     "vision": ("vision_model", "visual_projection"),
@@ -46,7 +45,7 @@ CLIPS = {"clip": "CLIP", "metaclip_2": "MetaClip2"}
 """Models with CLIP's modules, by `model_type`; MetaCLIP 2 has a tokenizer without cleaning."""
 
 
-class HfClip(PreparesImages, EncodesTexts, nn.Module):
+class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
     """A CLIP with everything of its checkpoint: both towers, tokenizer, preprocessing. Frozen.
 
     Build one with `from_pretrained`, or with `from_config` (random weights). No parameter asks
@@ -146,7 +145,7 @@ class HfClip(PreparesImages, EncodesTexts, nn.Module):
         values = _layout(directory).read_preprocessing(directory)
         return cls(
             clip,
-            _build_tokenizer(directory),
+            build_tokenizer(directory, cleans_texts=clip.config.model_type == "clip"),
             preprocessing=Preprocessing.from_config(values, rounds_crop=True),
             source=str(source),
             directory=directory,
@@ -341,39 +340,6 @@ class HfClip(PreparesImages, EncodesTexts, nn.Module):
 
     # ---- texts ----------------------------------------------------------------------------
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"], int]:
-        """Turn texts, cleaned as CLIP's were, into token ids.
-
-        A text over the context length is cut, its end token kept. An end token that a user types
-        is a token like any other: the mask decides where the text ends.
-
-        Returns:
-            Ids, padded on the right to the longest text; the mask of real tokens; how many
-            texts were cut.
-        """
-        if self.cleans_texts:
-            texts = list(map(clean_text, texts))
-        rows = self.tokenizer(list(texts), padding=False, truncation=False, verbose=False).input_ids
-        return pad_tokens(
-            rows, context_length=self.context_length, pad_id=self.tokenizer.pad_token_id
-        )
-
-    def tokenizer_json(self) -> str:
-        """Return the tokenizer as the tokenizers library stores it, cutting and padding too.
-
-        It tidies white space and case; `pacl.text.cleaning.clean_text` repairs what it cannot.
-        """
-        from tokenizers import Regex, Tokenizer
-        from tokenizers.normalizers import NFC, Lowercase, Replace
-        from tokenizers.normalizers import Sequence as Normalizers
-
-        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
-        if self.cleans_texts:
-            tokenizer.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
-        tokenizer.enable_truncation(self.context_length)
-        tokenizer.enable_padding(pad_id=self.tokenizer.pad_token_id)
-        return tokenizer.to_str()
-
     def encode_tokens(
         self, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]
     ) -> Float[Tensor, "C D"]:
@@ -413,14 +379,3 @@ def _build_clip(directory: Path) -> Any:
         raise InputError(
             f"{directory / files.CONFIG} does not describe a CLIP", why=str(error)
         ) from None
-
-
-def _build_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer, CLIPTokenizer
-
-    files.require_tokenizer(directory)
-    if _layout(directory).read_config(directory)["model_type"] != "clip":
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    tokenizer = CLIPTokenizer.from_pretrained(directory, local_files_only=True)
-    tokenizer.backend_tokenizer.normalizer = None  # `clean_text` does it, and OpenAI's does no NFC
-    return tokenizer

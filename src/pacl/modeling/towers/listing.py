@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pacl.modeling.names import CONFIG
+from pacl.modeling.towers import open_clip
 from pacl.modeling.towers.families import FAMILIES, PAIRS
 from pacl.modeling.towers.files import PREPROCESSING, is_open_clip
 from pacl.modeling.towers.hf import CLIPS
@@ -52,7 +53,9 @@ def _describe(directory: Path, name: str) -> dict[str, Any] | None:
     if not weights or config.get("format") == "pacl":
         return None
     licence, abilities = UNKNOWN, "texts"
-    if model_type in CLIPS or is_open_clip(directory):
+    if is_open_clip(directory) and open_clip.is_timm(directory):
+        family, part, abilities = "open_clip (timm)", "both", "features; its own stride"
+    elif model_type in CLIPS or is_open_clip(directory):
         family, part = CLIPS.get(model_type, "open_clip"), "both"
         abilities = f"{', '.join([*TOKEN_KINDS, 'scclip'])}; any stride; classify"
     elif model_type in PAIRS or model_type in FAMILIES:

@@ -8,6 +8,7 @@ values are one matrix here, and projections are stored the other way round.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ PLAIN = {"pool_type": {"tok", "argmax"}, "pos_embed_type": {"learnable"}, "proj_
 """Settings that a plain CLIP may name; any other must be off."""
 
 RESAMPLING = {"bilinear": 2, "bicubic": 3}
-SUPPORTED = "a plain CLIP: vision transformer with CLS token, causal text transformer"
+SUPPORTED = (
+    "a plain CLIP (vision transformer with CLS token, causal text transformer), or one whose "
+    "image tower is timm's as two towers: --vision NAME --text NAME"
+)
 
 NAMES = (
     (r"^text\.(?=transformer|token_embedding|positional_embedding|ln_final|text_projection)", ""),
@@ -64,29 +68,45 @@ def read_config(directory: Path) -> dict[str, Any]:
         InputError: It is no plain CLIP, or no file of open_clip.
     """
     model = read_model(directory)
-    odd = [*list_odd(model, "vision"), *list_odd(model, "text")]
-    if odd:
-        raise InputError(
-            f"{directory} is no CLIP that pacl reads whole",
-            why=f"{files.OPEN_CLIP_CONFIG} asks for {', '.join(odd)}",
-            fix=f"give {SUPPORTED}",
-        )
-    vision, text = VISION | model["vision_cfg"], TEXT | model["text_cfg"]
-    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
+    _refuse(directory, [*list_odd(model, "vision"), *list_odd(model, "text")])
+    vision = VISION | model["vision_cfg"]
+    n_heads = vision["width"] // vision["head_width"]
     return {
         "model_type": "clip",
         "projection_dim": model["embed_dim"],
         "vision_config": {
-            **_describe_blocks(vision, vision["width"] // vision["head_width"], activation),
+            **_describe_blocks(vision, n_heads, _activation(model)),
             "image_size": vision["image_size"],
             "patch_size": vision["patch_size"],
         },
-        "text_config": {
-            **_describe_blocks(text, text["heads"], activation),
-            "max_position_embeddings": text["context_length"],
-            "vocab_size": text["vocab_size"],
-        },
+        "text_config": read_text_config(directory),
     }
+
+
+def read_text_config(directory: Path, *, but: Collection[str] = ()) -> dict[str, Any]:
+    """Return text_cfg of open_clip_config.json in the words of transformers' CLIPTextConfig.
+
+    Args:
+        directory: The checkpoint.
+        but: Settings beyond a plain CLIP's that the caller sees to.
+
+    Raises:
+        InputError: It is no CLIP's text transformer.
+    """
+    model = read_model(directory)
+    _refuse(directory, list_odd(model, "text", but=but))
+    text = TEXT | model["text_cfg"]
+    return {
+        **_describe_blocks(text, text["heads"], _activation(model)),
+        "max_position_embeddings": text["context_length"],
+        "vocab_size": text["vocab_size"],
+        "projection_dim": model["embed_dim"],
+    }
+
+
+def is_timm(directory: Path) -> bool:
+    """Whether the image tower is a network of timm."""
+    return "timm_model_name" in read_model(directory)["vision_cfg"]
 
 
 def read_model(directory: Path) -> dict[str, Any]:
@@ -104,15 +124,16 @@ def read_model(directory: Path) -> dict[str, Any]:
     return model
 
 
-def list_odd(model: dict[str, Any], half: str) -> list[str]:
+def list_odd(model: dict[str, Any], half: str, *, but: Collection[str] = ()) -> list[str]:
     """List what a tower's settings ask for beyond a plain CLIP.
 
     Args:
         model: As `read_model` returns it.
         half: "vision" or "text".
+        but: Settings that are left out.
     """
     config = model[f"{half}_cfg"]
-    known = SILENT | {*VISION, *TEXT, "mlp_ratio"}
+    known = SILENT | {*VISION, *TEXT, "mlp_ratio", *but}
     odd = {
         name: value
         for name, value in config.items()
@@ -191,6 +212,19 @@ def read_preprocessing(directory: Path) -> dict[str, Any]:
         "image_mean": given.get("mean", OPENAI_MEAN),
         "image_std": given.get("std", OPENAI_STD),
     }
+
+
+def _refuse(directory: Path, odd: list[str]) -> None:
+    if odd:
+        raise InputError(
+            f"{directory} is no CLIP of open_clip that pacl reads so",
+            why=f"{files.OPEN_CLIP_CONFIG} asks for {', '.join(odd)}",
+            fix=f"give {SUPPORTED}",
+        )
+
+
+def _activation(model: dict[str, Any]) -> str:
+    return "quick_gelu" if model.get("quick_gelu") else "gelu"
 
 
 def _describe_blocks(config: dict[str, Any], n_heads: int, activation: str) -> dict[str, Any]:

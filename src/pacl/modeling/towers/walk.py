@@ -87,7 +87,7 @@ def walk_to_cls(
 
 
 def walk_to_end(
-    text: Any, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"]
+    text: Any, ids: Int[Tensor, "C L"], mask: Bool[Tensor, "C L"], *, is_causal: bool = True
 ) -> Float[Tensor, "C E"]:
     """Return each text's end token after the text tower's final LayerNorm, before the projection.
 
@@ -95,13 +95,15 @@ def walk_to_end(
         text: A transformers `CLIPTextModel`.
         ids: Token ids, padded on the right.
         mask: True for real tokens; the last of each row is the end token.
+        is_causal: Whether a token attends to earlier ones only, so that padding never reaches the
+            end token; if not, to all, padding included.
 
-    Attention is causal, so padding never reaches the end token. Its place is read off the mask
-    and not off the ids: CLIP configurations disagree about the end token's id.
+    The end token's place is read off the mask and not off the ids: CLIP configurations disagree
+    about its id.
     """
     tokens = text.embeddings(input_ids=ids)
     for block in text.encoder.layers:
-        tokens = apply_block(block, tokens, is_causal=True)
+        tokens = apply_block(block, tokens, is_causal=is_causal)
     rows = torch.arange(ids.shape[0], device=ids.device)
     return text.final_layer_norm(tokens[rows, mask.sum(dim=1) - 1])
 
