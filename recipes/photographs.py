@@ -36,7 +36,7 @@ from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.conv import ConvTower
 from pacl.runtime.memory import keep_freed_memory
 from pacl.training.config import TrainConfig
-from pacl.training.token_cache import build_token_cache
+from pacl.training.token_cache import TokenEncoder, build_token_cache
 
 VARIANTS = OBJECTIVES | {
     "pacl, temperature 0.05, noun weight 4": {"patch_temperature": 0.05, "noun_weight": 4.0},
@@ -60,7 +60,8 @@ def main() -> None:
     tower = ConvTower.from_pretrained(args.towers / "efficientnet-lite2")
     val = read_pairs(args.data / "flickr8k" / "val.csv")
     args.output.mkdir(parents=True, exist_ok=True)
-    images = build_token_cache(tower, val, directory=args.output / "val", kind="features")
+    encode = TokenEncoder(tower, kind="features")
+    images = build_token_cache(encode, val, directory=args.output / "val")
     streets = Streets(tower, args.data / "camvid", args.output / "camvid")
     base = TrainConfig(
         data=args.data / "flickr8k" / "train.csv",

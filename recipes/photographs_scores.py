@@ -28,7 +28,7 @@ from pacl.inference.segmenter import working_size_px
 from pacl.inference.smoothing import average_alike, find_alike
 from pacl.modeling.compatibility import patch_similarity
 from pacl.modeling.towers.conv import ConvTower
-from pacl.training.token_cache import TokenCache, build_token_cache
+from pacl.training.token_cache import TokenCache, TokenEncoder, build_token_cache
 
 VIDEOS = ("0001TP", "Seq05VD")
 """What the names of each video's images begin with."""
@@ -71,7 +71,10 @@ class Streets:
                 tokens = encode_images(tower, dataset, side, output / f"{video}-{side}")
                 self._tokens[video, side] = tokens
                 for share in filter(None, SMOOTHING):
-                    of_images = [find_alike(each[None], share=share) for each in tokens.tokens]
+                    of_images = [
+                        find_alike(each[None], share=share)
+                        for each in map(tokens.__getitem__, range(len(tokens)))
+                    ]
                     self._alike[video, (side, share)] = of_images
 
     def count_pixels(self, score: ScoreTokens, videos: Iterable[str] = VIDEOS) -> Counts:
@@ -82,7 +85,7 @@ class Streets:
             for side in SHORT_SIDES_PX:
                 cache = self._tokens[video, side]
                 for k, mask in enumerate(self.masks[video]):
-                    plain = score(cache.tokens[k][None])
+                    plain = score(cache[k][None])
                     for way in ((side, smoothing) for smoothing in SMOOTHING):
                         alike = self._alike.get((video, way))
                         smooth = plain if alike is None else average_alike(plain, alike[k])
@@ -120,9 +123,8 @@ def encode_images(
         config = SegmentConfig(short_side_px=short_side_px)
         size_px = working_size_px(first.height, first.width, encoder=tower, config=config)
     images = Pairs(paths, [["a street"]] * len(paths), PairsReport(paths[0].parent, "", "", ""))
-    return build_token_cache(
-        tower, images, directory=directory, size_px=size_px, kind="features", batch_size=4
-    )
+    encode = TokenEncoder(tower, size_px=size_px, kind="features", batch_size=4)
+    return build_token_cache(encode, images, directory=directory)
 
 
 def label(scores: Tensor, mask: np.ndarray) -> Tensor:
@@ -192,7 +194,7 @@ def score_retrieval(model: Model, pairs: Pairs, images: TokenCache) -> dict[str,
     scores = torch.cat(
         [
             model.pacl.compatibility(model.pacl.embed_tokens(tokens), embeds)
-            for tokens in images.tokens.split(8)
+            for tokens in images.iter_batches(np.arange(len(images)).reshape(-1, 1))
         ]
     )
     directions = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,16 @@ from PIL import Image
 
 from pacl.data.pairs import Pairs, PairsReport
 from pacl.errors import EnvironmentProblem, InputError
+from pacl.runtime.files import disk_problems_named
 from pacl.training import token_store
 from pacl.training.growing_tokens import GrowingTokens
-from pacl.training.token_cache import TokenEncoder, build_token_cache
+from pacl.training.token_cache import (
+    TokenCache,
+    TokenEncoder,
+    build_token_cache,
+    fill_token_store,
+    open_token_store,
+)
 
 N_IMAGES = 7
 
@@ -57,10 +65,29 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def build(encoder: TinyEncoder, paths: list[Path], directory: Path | None, **options):
-    options = {"batch_size": 2} | options
-    pairs = Pairs(paths, [["a boat"]] * len(paths), PairsReport(Path(), "", "", ""))
-    return build_token_cache(encoder, pairs, directory=directory, **options)  # type: ignore[arg-type]
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_store, "SHARD_ROWS", 3)
+
+
+def pairs_of(paths: list[Path]) -> Pairs:
+    return Pairs(paths, [["a boat"]] * len(paths), PairsReport(Path(), "", "", ""))
+
+
+def build(
+    encoder: TinyEncoder, paths: list[Path], directory: Path | None, on_progress=None, **options
+) -> TokenCache:
+    encode = TokenEncoder(encoder, **({"batch_size": 2} | options))  # type: ignore[arg-type]
+    return build_token_cache(encode, pairs_of(paths), directory=directory, on_progress=on_progress)
+
+
+def tokens(cache: TokenCache) -> torch.Tensor:
+    return cache.take(np.arange(len(cache)))
+
+
+def assert_same(first: TokenCache, second: TokenCache) -> None:
+    torch.testing.assert_close(tokens(first), tokens(second), rtol=0, atol=0)
+    assert first.grid == second.grid
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
@@ -83,14 +110,16 @@ def test_tokens_are_the_encoders(
     )
     expected, grid = encoder.encode_patches(images, kind="clip", layer=-2, norm=True)
     assert cache.grid == grid == (2, 3)
-    assert cache.tokens.dtype == dtype
-    torch.testing.assert_close(cache.tokens, expected.to(dtype), rtol=0, atol=0)
+    assert tokens(cache).dtype == dtype
+    torch.testing.assert_close(tokens(cache), expected.to(dtype), rtol=0, atol=0)
+    torch.testing.assert_close(cache[4], expected[4].to(dtype), rtol=0, atol=0)
     rows = np.array([5, 0, 5])
     (taken,) = cache.iter_batches([rows])
     torch.testing.assert_close(taken, expected[rows].to(dtype), rtol=0, atol=0)
-    assert seen == [(2, 7), (4, 7), (6, 7), (7, 7)]
+    of_shards = [(2, 7), (3, 7), (5, 7), (6, 7), (7, 7)]
+    assert seen == (of_shards if is_on_disk else [(2, 7), (4, 7), (6, 7), (7, 7)])
     assert len(cache) == N_IMAGES
-    assert not cache.tokens.requires_grad
+    assert not tokens(cache).requires_grad
 
 
 def test_a_finished_cache_is_only_opened(image_paths: list[Path], directory: Path) -> None:
@@ -98,25 +127,77 @@ def test_a_finished_cache_is_only_opened(image_paths: list[Path], directory: Pat
     encoder = TinyEncoder()
     again = build(encoder, image_paths, directory)
     assert encoder.n_encoded == 0
-    torch.testing.assert_close(again.tokens, first.tokens, rtol=0, atol=0)
-    assert again.grid == first.grid
+    assert_same(again, first)
 
 
 @pytest.mark.parametrize("n_before", [2, 4, 6])
-def test_an_interrupted_build_goes_on(
-    image_paths: list[Path], directory: Path, monkeypatch: pytest.MonkeyPatch, n_before: int
+def test_an_interrupted_build_resumes_at_its_shards(
+    image_paths: list[Path], directory: Path, n_before: int
 ) -> None:
-    monkeypatch.setattr(token_store, "_SAVE_EVERY", 2)
     encoder = TinyEncoder()
     encoder.fails_after = n_before
     with pytest.raises(KeyboardInterrupt):
         build(encoder, image_paths, directory)
     encoder = TinyEncoder()
     cache = build(encoder, image_paths, directory)
-    assert encoder.n_encoded == N_IMAGES - n_before // 4 * 4  # saved every 2 batches of 2
-    torch.testing.assert_close(
-        cache.tokens, build(TinyEncoder(), image_paths, None).tokens, rtol=0, atol=0
+    assert encoder.n_encoded == N_IMAGES - n_before // 3 * 3
+    assert_same(cache, build(TinyEncoder(), image_paths, None))
+    assert {path.suffix for path in directory.iterdir()} == {".bin", ".json"}
+
+
+def test_parts_of_several_processes_are_one_cache(image_paths: list[Path], directory: Path) -> None:
+    numbers = []
+    for part in range(2):
+        encode = TokenEncoder(TinyEncoder(), batch_size=2)  # type: ignore[arg-type]
+        store = open_token_store(encode, pairs_of(image_paths), directory)
+        fill_token_store(store, encode, pairs_of(image_paths), part=(part, 2))
+        numbers.append(encode.tower.n_encoded)  # type: ignore[attr-defined]
+    assert numbers == [4, 3]
+    encoder = TinyEncoder()
+    assert_same(build(encoder, image_paths, directory), build(TinyEncoder(), image_paths, None))
+    assert encoder.n_encoded == 0
+
+
+def test_a_damaged_shard_is_refused_when_it_is_read_and_mended_by_a_check(
+    image_paths: list[Path], directory: Path
+) -> None:
+    build(TinyEncoder(), image_paths, directory)
+    path = directory / "00001.bin"
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    cache = build(TinyEncoder(), image_paths, directory)
+    cache.take(np.array([0, 6, 2]))
+    with pytest.raises(EnvironmentProblem, match=r"(?s)00001\.bin is damaged.*delete it"):
+        cache.take(np.array([0, 4]))
+    encode = TokenEncoder(TinyEncoder(), batch_size=2)  # type: ignore[arg-type]
+    store = open_token_store(encode, pairs_of(image_paths), directory)
+    fill_token_store(store, encode, pairs_of(image_paths), is_verified=True)
+    assert encode.tower.n_encoded == 3  # type: ignore[attr-defined]
+    assert_same(
+        build(TinyEncoder(), image_paths, directory), build(TinyEncoder(), image_paths, None)
     )
+
+
+@pytest.mark.parametrize("n_done", [N_IMAGES, 4])
+def test_a_cache_in_one_file_as_before_is_used_if_it_is_complete(
+    image_paths: list[Path], directory: Path, n_done: int
+) -> None:
+    whole = build(TinyEncoder(), image_paths, None)
+    encode = TokenEncoder(TinyEncoder(), batch_size=2)  # type: ignore[arg-type]
+    settings = asdict(open_token_store(encode, pairs_of(image_paths), directory).settings)
+    del settings["precision"]
+    facts = {"n_done": n_done, "width": 3, "grid": [2, 2], "unreadable": {}}
+    facts |= {"format": "pacl-tokens-1", "settings": settings}
+    (directory / "cache.json").write_text(json.dumps(facts))
+    content = tokens(whole)[:n_done].contiguous().view(torch.int16).numpy().tobytes()
+    (directory / "tokens.bin").write_bytes(content)
+    encoder = TinyEncoder()
+    assert_same(build(encoder, image_paths, directory), whole)
+    assert encoder.n_encoded == (0 if n_done == N_IMAGES else N_IMAGES)
+    assert (directory / "tokens.bin").exists() == (n_done == N_IMAGES)
+    with pytest.raises(InputError, match="layer: -1 there, -2 here"):
+        build(TinyEncoder(), image_paths, directory, layer=-2)
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
@@ -138,12 +219,14 @@ def test_unreadable_images_are_noted(
 
 def test_tokens_that_grow_are_those_of_a_cache_and_encoded_once(image_paths: list[Path]) -> None:
     image_paths[3].write_bytes(image_paths[3].read_bytes()[:60])
-    pairs = Pairs(image_paths, [["a boat"]] * N_IMAGES, PairsReport(Path(), "", "", ""))
     whole = build(TinyEncoder(), image_paths, None, layer=-2)
     tower, seen = TinyEncoder(), []
     encode = TokenEncoder(tower, layer=-2, batch_size=2)  # type: ignore[arg-type]
     images = GrowingTokens(
-        encode, pairs, workers=2, on_progress=lambda done, total: seen.append((done, total))
+        encode,
+        pairs_of(image_paths),
+        workers=2,
+        on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(7, 7)]
     assert images.unreadable == whole.unreadable
@@ -153,7 +236,7 @@ def test_tokens_that_grow_are_those_of_a_cache_and_encoded_once(image_paths: lis
     assert tower.n_encoded == 2, "what was read ahead is not lost"
     batches = [np.array(rows) for rows in ([5, 0, 1], [0, 4, 6], [6, 2])]
     for rows, found in zip(batches, images.iter_batches(batches), strict=True):
-        torch.testing.assert_close(found, whole.tokens[torch.from_numpy(rows)], rtol=0, atol=0)
+        torch.testing.assert_close(found, whole.take(rows), rtol=0, atol=0)
     assert tower.n_encoded == 6
 
 
@@ -172,7 +255,7 @@ def test_a_cache_of_other_settings_is_kept_and_named(
     image_paths: list[Path], directory: Path
 ) -> None:
     build(TinyEncoder(), image_paths, directory)
-    before = (directory / "tokens.bin").read_bytes()
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
     other = TinyEncoder()
     other.fingerprint = "other"
     with pytest.raises(InputError, match=r"(?s)encoder: tiny there, other here.*layer: -1 there"):
@@ -184,47 +267,49 @@ def test_a_cache_of_other_settings_is_kept_and_named(
     Image.new("RGB", (9, 9)).save(image_paths[2])
     with pytest.raises(InputError, match="images: "):
         build(TinyEncoder(), image_paths, directory)
-    assert (directory / "tokens.bin").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 3}', "null"])
-def test_a_damaged_cache_is_built_again(
-    image_paths: list[Path], directory: Path, content: str
+@pytest.mark.parametrize("name", ["cache.json", "00000.json", "00002.json"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"settings": 3, "unreadable": 3}', "null"]
+)
+def test_damaged_facts_are_written_again(
+    image_paths: list[Path], directory: Path, content: str, name: str
 ) -> None:
-    first = build(TinyEncoder(), image_paths, directory).tokens.clone()
-    (directory / "cache.json").write_text(content)
-    again = build(TinyEncoder(), image_paths, directory)
-    torch.testing.assert_close(again.tokens, first, rtol=0, atol=0)
-
-
-def test_rows_lost_from_the_file_are_encoded_again(
-    image_paths: list[Path], directory: Path
-) -> None:
-    first = build(TinyEncoder(), image_paths, directory).tokens.clone()
-    path = directory / "tokens.bin"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    first = build(TinyEncoder(), image_paths, directory)
+    expected = tokens(first)
+    (directory / name).write_text(content)
     encoder = TinyEncoder()
-    again = build(encoder, image_paths, directory)
+    assert torch.equal(tokens(build(encoder, image_paths, directory)), expected)
+    assert encoder.n_encoded == {"cache.json": 0, "00000.json": 3, "00002.json": 1}[name]
+
+
+def test_rows_lost_from_a_file_are_encoded_again(image_paths: list[Path], directory: Path) -> None:
+    expected = tokens(build(TinyEncoder(), image_paths, directory))
+    path = directory / "00001.bin"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (directory / "00002.bin").unlink()
+    encoder = TinyEncoder()
+    assert torch.equal(tokens(build(encoder, image_paths, directory)), expected)
     assert encoder.n_encoded == 4
-    torch.testing.assert_close(again.tokens, first, rtol=0, atol=0)
 
 
 def test_a_full_disk_keeps_what_is_finished(
     image_paths: list[Path], directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_store, "_SAVE_EVERY", 1)
-    save_state, n_saves = token_store._save_state, []
+    write, n_writes = token_store.write_atomically, []
 
-    def full_at_third(*arguments) -> None:
-        n_saves.append(1)
-        if len(n_saves) == 3:
-            raise OSError(28, "No space left on device")
-        save_state(*arguments)
+    def full_at_third(path: Path, content: bytes) -> None:
+        n_writes.append(path)
+        if len(n_writes) == 3:
+            with disk_problems_named(path):
+                raise OSError(28, "No space left on device")
+        write(path, content)
 
-    monkeypatch.setattr(token_store, "_save_state", full_at_third)
+    monkeypatch.setattr(token_store, "write_atomically", full_at_third)
     with pytest.raises(EnvironmentProblem, match=r"(?s)cannot write.*No space left"):
         build(TinyEncoder(), image_paths, directory)
-    assert json.loads((directory / "cache.json").read_text())["n_done"] == 4
     encoder = TinyEncoder()
     build(encoder, image_paths, directory)
-    assert encoder.n_encoded == 3
+    assert encoder.n_encoded == 4

@@ -153,9 +153,10 @@ def test_tokens_that_only_the_first_process_sees_are_refused(
     clip_dir: Path, pairs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(cache, "fill_token_store", lambda *_, **__: None)
     encoder, pairs = HfClip.from_pretrained(clip_dir), read_pairs(pairs_dir)
-    with pytest.raises(InputError, match=r"(?s)process 1 does not find the tokens.*0 of 12"):
-        cache.build_token_cache(encoder, pairs, directory=tmp_path)
+    with pytest.raises(InputError, match=r"(?s)process 1 does not find the tokens.*0 of 1 parts"):
+        cache.build_token_cache(cache.TokenEncoder(encoder), pairs, directory=tmp_path)
 
 
 def test_processes_that_see_different_data_are_refused(
@@ -208,10 +209,10 @@ def test_a_process_without_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert training_setup._find_device("cuda") == torch.device("cuda:1")
+    assert training_setup.find_device("cuda") == torch.device("cuda:1")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(InputError, match=r"(?s)process 2 finds no GPU.*--nproc-per-node 2"):
-        training_setup._find_device("cuda")
+        training_setup.find_device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_which_gpu_a_process_gets(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    assert training_setup._find_device(name) == torch.device("cuda", expected)
+    assert training_setup.find_device(name) == torch.device("cuda", expected)
 
 
 @pytest.mark.slow

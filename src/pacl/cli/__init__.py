@@ -18,6 +18,7 @@ from typing import Any
 from pacl.cli.align import Align, run_align
 from pacl.cli.classify import Classify, run_classify
 from pacl.cli.console import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT, result, say
+from pacl.cli.data_cache import CacheData, cache_data
 from pacl.cli.data_check import CheckData, check_data
 from pacl.cli.demo import DemoOptions, run_demo
 from pacl.cli.doctor import Doctor, run_doctor
@@ -90,6 +91,15 @@ COMMANDS: dict[str, _Command] = {
         CheckData,
         check_data,
         ("pacl data check photos/captions.csv", "pacl data check voc20 --root data"),
+    ),
+    "data cache": _Command(
+        CacheData,
+        cache_data,
+        (
+            "pacl data cache photos/captions.csv --output tokens",
+            'pacl data cache "shards/*.tar" --model openai/clip-vit-base-patch16 --output tokens '
+            "--shard 0/4",
+        ),
     ),
     "export": _Command(
         Export,

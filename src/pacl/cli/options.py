@@ -108,6 +108,20 @@ def warn_of_photographs(model: Model) -> None:
         )
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return I and N of I/N: the part that one of several processes is to do.
+
+    Raises:
+        InputError: It is not of that form, or I is not below N.
+    """
+    number, _, n_shards = text.partition("/")
+    if not (number.isdigit() and n_shards.isdigit() and int(number) < int(n_shards)):
+        raise InputError(
+            f"--shard {text} is not I/N", fix="--shard 0/2 in one process, --shard 1/2 in another"
+        )
+    return int(number), int(n_shards)
+
+
 Options = TypeVar("Options")
 
 _BOX = "╭╮╰╯│─|+ "

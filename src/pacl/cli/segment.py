@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pacl.cli.cluster import segment_on_cluster
 from pacl.cli.console import DONE, SOME_FAILED, Pace, progress, result, say
-from pacl.cli.options import ModelOptions, Sources, find_named, warn_of_photographs
+from pacl.cli.options import ModelOptions, Sources, find_named, parse_shard, warn_of_photographs
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 
@@ -97,7 +97,7 @@ def run_segment(options: Segment) -> int:
 
     config, labels = options.segmenting, _read_named(options)
     words = options.words and read_words(options.words)
-    shard = _parse_shard(options.shard)
+    shard = parse_shard(options.shard)
     if config.stability is not None and shard[1] > 1:
         raise InputError("--stability needs all frames in order", fix="leave out --shard")
     folder = OutputFolder(options.output, _parse_formats(options), shard=shard)
@@ -195,7 +195,7 @@ def _segment_all(
     from pacl.results.segmentation import Failure
 
     config, n_images, n_done = options.segmenting, sources.count(), 0
-    share = None if n_images is None else -(-n_images // _parse_shard(options.shard)[1])
+    share = None if n_images is None else -(-n_images // parse_shard(options.shard)[1])
     todo = folder.iter_todo(
         sources, again=options.overwrite, needs_frames=config.stability is not None
     )
@@ -237,15 +237,6 @@ def _parse_formats(options: Segment) -> list[str]:
     if options.polygons:
         formats = [name for name in formats if not name.startswith("coco")] + ["coco-polygons"]
     return formats
-
-
-def _parse_shard(text: str) -> tuple[int, int]:
-    number, _, n_shards = text.partition("/")
-    if not (number.isdigit() and n_shards.isdigit() and int(number) < int(n_shards)):
-        raise InputError(
-            f"--shard {text} is not I/N", fix="--shard 0/2 in one process, --shard 1/2 in another"
-        )
-    return int(number), int(n_shards)
 
 
 def _tell_failure(failure: Failure, *, is_json: bool) -> None:

@@ -40,6 +40,7 @@ FREE_TO_CHANGE = frozenset(
         "output",
         "workers",
         "cache",
+        "cache_dir",
         "cache_images_gb",
         "checkpoint_every",
         "log_every",
@@ -141,6 +142,10 @@ class TrainConfig:
     several processes, each holds all tokens in memory; on disk they share one file. auto: memory
     for tables, none for tars and mixtures."""
 
+    cache_dir: Path | None = None
+    """Folder of tokens that `pacl data cache` wrote or that is to be filled; none: OUTPUT/tokens.
+    Implies `--cache disk`."""
+
     cache_images_gb: float = 4.0
     """Decoded images up to this size are held in memory; beyond it they are decoded per step.
     Used where images are encoded in the step (clip, or cache none). Applies to each
@@ -224,6 +229,8 @@ class TrainConfig:
         config = replace(self, **PAPER) if self.paper else self
         if not config.trainable:
             config = replace(config, trainable="embedder" if config.objective == "pacl" else "all")
+        if config.cache_dir is not None and config.cache == "auto":
+            config = replace(config, cache="disk")
         _check(config)
         return config
 
@@ -306,6 +313,10 @@ def _check_towers(config: TrainConfig) -> None:
 
 
 def _check_images(config: TrainConfig) -> None:
+    if config.cache_dir is not None and (config.cache != "disk" or config.objective == "clip"):
+        raise InputError(
+            "cache_dir: tokens are kept there with --cache disk and the pacl objective"
+        )
     is_kept = config.objective == "pacl" and config.cache in ("memory", "disk")
     if config.augment != "none" and is_kept:
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,7 +55,6 @@ def hold_data(
     pairs: PairSource,
     vision: VisionTower,
     text: TextTower,
-    autocast: Callable[[], AbstractContextManager],
     on_encoded: OnEncoded | None,
 ) -> RunData:
     """Number the texts of a table, and leave out the images that cannot be read.
@@ -67,7 +65,7 @@ def hold_data(
         InputError: Fewer than 2 images can be read, or there are more processes than images in a
             batch.
     """
-    images = _open_images(config, vision, pairs, autocast, on_encoded)
+    images = _open_images(config, vision, pairs, on_encoded)
     readable = pairs.select(images.readable.tolist())
     if len(readable) < 2:
         raise InputError(
@@ -147,7 +145,7 @@ def _load_of(
     def load(row: int) -> Tensor:
         if row in cache.unreadable:
             raise InputError(cache.unreadable[row])
-        return cache.tokens[row]
+        return cache[row]
 
     return load
 
@@ -194,21 +192,13 @@ def _open_images(
     config: TrainConfig,
     encoder: VisionTower,
     pairs: PairSource,
-    autocast: Callable[[], AbstractContextManager],
     on_encoded: OnEncoded | None,
 ) -> StepImages:
     if config.is_cached(is_streamed=False):
         if config.cache == "disk" or distributed.world_size() > 1:
             return _build_cache(config, encoder, pairs, on_encoded)
         return GrowingTokens(
-            TokenEncoder(
-                encoder,
-                device=encoder.device,
-                size_px=_size_px(config),
-                kind=config.token_kind,
-                layer=config.token_layer,
-                autocast=autocast,
-            ),
+            token_encoder(config, encoder),
             pairs,
             workers=config.workers,
             on_progress=on_encoded and partial(on_encoded, "checked"),
@@ -235,16 +225,32 @@ def _build_cache(
     pairs: PairSource | PairStream,
     on_encoded: OnEncoded | None,
 ) -> TokenCache:
+    directory = config.cache_dir or config.output / "tokens"
     return build_token_cache(
-        encoder,
+        token_encoder(config, encoder),
         pairs,
-        directory=config.output / "tokens" if config.cache == "disk" else None,
+        directory=directory if config.cache == "disk" else None,
+        workers=config.workers,
+        on_progress=on_encoded and partial(on_encoded, "encoded"),
+    )
+
+
+def token_encoder(config: TrainConfig, encoder: VisionTower) -> TokenEncoder:
+    """Build what turns a run's images into tokens.
+
+    Args:
+        config: Settings whose precision is "fp32" or "bf16", and whose kind and layer of tokens
+            this tower has.
+        encoder: The vision tower.
+    """
+    assert config.precision != "auto"
+    return TokenEncoder(
+        encoder,
         device=encoder.device,
         size_px=_size_px(config),
         kind=config.token_kind,
         layer=config.token_layer,
-        workers=config.workers,
-        on_progress=on_encoded and partial(on_encoded, "encoded"),
+        precision=config.precision,
     )
 
 

@@ -67,22 +67,23 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
             "the clip objective trains on one process",
             fix="pacl train without a launcher; --objective pacl takes any number",
         )
-    device = _find_device(config.device)
-    is_bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    device = find_device(config.device)
+    config = choose_precision(config, device)
+    is_bf16 = config.precision == "bf16"
     # No cache of rounded weights: a chunk that is embedded again must do just what it did before.
     autocast = partial(
         torch.autocast, device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False
     )
-    pairs = _open_data(config)
+    pairs = open_data(config)
     check_shares(min(config.batch_size, len(pairs)))
-    vision, text = _load_towers(config, device)
+    vision, text = load_towers(config, device)
     check_same_everywhere(f"data {pairs.fingerprint}, CLIP {vision.fingerprint} {text.fingerprint}")
-    config = _choose_tokens(config, vision)
+    config = choose_tokens(config, vision)
     with autocast():
         if isinstance(pairs, TarPairs | MixedStream):
             data = stream_data(config, pairs, vision, text, on_encoded)
         else:
-            data = hold_data(config, pairs, vision, text, autocast, on_encoded)
+            data = hold_data(config, pairs, vision, text, on_encoded)
         objective = _build_objective(config, vision, text, data.encode_texts, data.feed.batch_size)
     if isinstance(objective, PaclObjective):
         objective.model.words = data.words
@@ -98,7 +99,7 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
     )
 
 
-def _open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:
+def open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:
     """Open the data; with several processes the first builds what indices are missing."""
     if distributed.rank() > 0:
         distributed.wait_for_all()
@@ -108,14 +109,15 @@ def _open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:
     return pairs
 
 
-def _load_towers(config: TrainConfig, device: torch.device) -> tuple[VisionTower, TextTower]:
+def load_towers(config: TrainConfig, device: torch.device) -> tuple[VisionTower, TextTower]:
+    """Load the frozen towers that a run builds on, often one CLIP."""
     if config.vision is not None and config.text is not None:
         return load_pair(config.vision, config.text, device=device)
     clip = _build_encoder(config).to(device)
     return clip, clip
 
 
-def _choose_tokens(config: TrainConfig, vision: VisionTower) -> TrainConfig:
+def choose_tokens(config: TrainConfig, vision: VisionTower) -> TrainConfig:
     """Return the settings with a kind and layer of tokens that this tower has.
 
     The defaults are a CLIP's; for a tower without them, its own first kind and last layer are
@@ -209,7 +211,7 @@ def _build_embedder(config: TrainConfig, encoder: VisionTower, joint_width: int)
     return embedder.to(encoder.device)
 
 
-def _find_device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     """Return the device of a name; with "cuda" each process of a machine gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -231,6 +233,13 @@ def _find_device(name: str) -> torch.device:
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def choose_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """Return the settings with "auto" replaced by what suits the device."""
+    if config.precision != "auto":
+        return config
+    return replace(config, precision="bf16" if has_bf16(device) else "fp32")
 
 
 def has_bf16(device: torch.device) -> bool:
