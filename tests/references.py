@@ -176,6 +176,53 @@ def iou(
     return scores
 
 
+def iou_by_size(
+    predictions: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    n_classes: int,
+    ignored: Iterable[int],
+) -> list[list[float]]:
+    """IoU of each class in small, medium and large components, by flooding; nan where none are."""
+    ignored = set(ignored)
+    pixels = [[0] * n_classes for _ in range(3)]
+    hits = [[0] * n_classes for _ in range(3)]
+    n_false = [0] * n_classes
+    for prediction, target in zip(predictions, targets, strict=True):
+        height, width = target.shape
+        left = {(y, x) for y in range(height) for x in range(width)}
+        for y, x in left:
+            true, predicted = int(target[y, x]), int(prediction[y, x])
+            if true not in ignored and predicted not in (-1, true):
+                n_false[predicted] += 1
+        while left:
+            component, todo = set(), [left.pop()]
+            while todo:
+                y, x = todo.pop()
+                component.add((y, x))
+                for near in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                    if near in left and target[near] == target[y, x]:
+                        left.remove(near)
+                        todo.append(near)
+            true, share = int(target[y, x]), len(component) / (height * width)
+            if true in ignored:
+                continue
+            size = 0 if share < 1 / 300 else 1 if share < 3 / 100 else 2
+            pixels[size][true] += len(component)
+            hits[size][true] += sum(int(prediction[place]) == true for place in component)
+    table = []
+    for size in range(3):
+        row = []
+        for c in range(n_classes):
+            n_true = sum(pixels[s][c] for s in range(3))
+            if pixels[size][c]:
+                charged = n_false[c] * pixels[size][c] / n_true
+                row.append(hits[size][c] / (pixels[size][c] + charged))
+            else:
+                row.append(float("nan"))
+        table.append(row)
+    return table
+
+
 def auroc(scores: Sequence[float], is_positive: Sequence[bool]) -> float:
     """Share of (positive, negative) pairs where the positive scores higher, ties counting half."""
     positive = [s for s, yes in zip(scores, is_positive, strict=True) if yes]

@@ -57,6 +57,12 @@ def test_a_benchmark_under_a_preset(clip: Path, capsys: pytest.CaptureFixture[st
     assert len(content["iou"]) == 20
     assert list(content["rows"]) == ["without PAMR"]
     assert content["rows"]["without PAMR"]["miou"] == content["miou"]
+    assert list(content["miou_by_size"]) == ["small", "medium", "large"]
+    assert 0 <= content["n_zero_iou"] <= content["n_present"] <= 20
+    assert f"classes of IoU 0 {content['n_zero_iou']} of {content['n_present']}" in " ".join(
+        out.split()
+    )
+    assert "mIoU, large components" in out
     assert {"encoder", "labelling", "metrics", "reading (threads)"} <= set(
         content["profile"]["seconds"]
     )
@@ -86,6 +92,10 @@ def test_ours_stand_beside_published_figures(clip: Path) -> None:
     assert {row["benchmark"] for row in rows} == {"voc20"}
     assert [row["is_ours"] for row in rows[:3]] == ["True", "True", "False"]
     assert all(row["source"] and row["protocol"] for row in rows)
+    assert " of " in rows[0]["classes of IoU 0"]
+    assert rows[0]["mIoU, large components"]
+    assert not rows[2]["classes of IoU 0"]
+    assert "## Beside the mIoU" in Path("out/results.md").read_text()
 
     line = ["evaluate", "voc21", "--root", "data", "--preset", "paper", "--model", str(clip)]
     assert main([*line, "--baseline", "naclip", "--output", "out"]) == 0

@@ -22,6 +22,7 @@ from pacl.evaluation.records import (
     write_json,
 )
 from pacl.evaluation.run import complete
+from pacl.evaluation.tables import score_table, write_tables
 
 SUBJECT = Subject("clip", None, "No trained embedder.", fingerprint="abc", method="CLIP")
 
@@ -137,6 +138,21 @@ def test_files_from_before_there_was_a_task(tmp_path: Path) -> None:
     record = ScoreRecord.from_json(values, file="voc20.json")
     assert (record.task, record.key, record.subject) == ("segmentation", "k", SUBJECT)
     assert record.details == {"miou": 0.5}
+
+
+def test_tables_of_records_without_sizes_of_components(tmp_path: Path) -> None:
+    record = replace(RECORD, protocol={"name": "own settings", "hash": "1"})
+    row = {"iou": {"cat": 0.5}, "miou": 0.5, "pixel_accuracy": 0.5, "mean_accuracy": 0.5}
+    for rows in ({"without PAMR": row}, {"without PAMR": row | {"n_zero_iou": 0}}):
+        old = replace(record, rows=rows)
+        write_json(old.to_json(), tmp_path / old.file)
+        write_tables(tmp_path)
+        _, lines = score_table(old)
+        n_zero = str(rows["without PAMR"].get("n_zero_iou", "-"))
+        assert [line[1] for line in lines[-4:]] == [n_zero, "-", "-", "-"]
+        assert f"| 0.500 | {n_zero} | - | - | - | {old.file} |" in (
+            tmp_path / "results.md"
+        ).read_text(encoding="utf-8")
 
 
 def test_names_of_files() -> None:

@@ -70,8 +70,59 @@ def test_classes_that_are_never_found() -> None:
     board.update([np.array([[0, 0, 0]]), np.array([[0, 1, 3]])], np.array([[0, 1, 2]]))
     labels = ("a", "b", "c", "d")
     reports = [board.report(row, labels=labels, seconds=0, protocol={}) for row in range(2)]
-    assert [each.n_zero_iou for each in reports] == [2, 2]  # b, c; c, d
+    assert [each.n_zero_iou for each in reports] == [2, 1]  # b, c; c, for d is not in the truth
+    assert [each.n_present for each in reports] == [3, 3]
     assert reports[0].to_json()["iou"]["d"] is None
+
+
+def draw_blots(n_images: int) -> list[tuple[list[np.ndarray], np.ndarray]]:
+    """Truths with components of all sizes, some of one pixel, and predictions near them."""
+    rng, maps = np.random.default_rng(2), []
+    for k in range(n_images):
+        size_px = (31 + k, 40 - k)
+        target = rng.integers(0, 3, (8, 10)).repeat(5, 0).repeat(5, 1)[: size_px[0], : size_px[1]]
+        target = np.where(rng.random(size_px) < 0.03, rng.choice([1, 3, 255], size_px), target)
+        noisy = [np.where(rng.random(size_px) < share, rng.integers(-1, N_CLASSES, size_px), target)
+                 for share in (0.2, 0.6)]  # fmt: skip
+        maps.append(([np.where(each == 255, -1, each) for each in noisy], target))
+    return maps
+
+
+def test_sizes_of_components_are_those_of_a_flood_fill() -> None:
+    maps = draw_blots(3)
+    board = fill(new(), maps)
+    targets = [torch.from_numpy(target) for _, target in maps]
+    for row in range(2):
+        predictions = [torch.from_numpy(each[row]) for each, _ in maps]
+        report = board.report(row, labels=("a", "b", "c", "d"), seconds=0, protocol={})
+        expected = references.iou_by_size(predictions, targets, N_CLASSES, [255])
+        assert np.isfinite(expected).any(axis=1).all()
+        means = [np.nanmean(each) for each in expected]
+        np.testing.assert_allclose(list(report.miou_by_size.values()), means, atol=1e-12)
+        matrix, counts = board._matrices[row], board._sizes
+        by_size = counts.iou(row, n_true=matrix.n_true().numpy(), n_false=matrix.n_false().numpy())
+        np.testing.assert_allclose(by_size, expected, atol=1e-12)
+        joined = np.nansum(by_size * counts.pixels / counts.pixels.sum(axis=0), axis=0)
+        np.testing.assert_allclose(joined, report.iou, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n_pixels", "size"), [(1, "medium"), (8, "medium"), (9, "large")])
+def test_limits_belong_to_the_larger_size(n_pixels: int, size: str) -> None:
+    """Of 300 pixels 1 is 1/300, and 9 are 3/100."""
+    target = np.full((10, 30), 255)
+    target[4, :n_pixels] = 1
+    board = Scoreboard(("plain",), 2, ignore_label=255)
+    board.update([target], target)
+    report = board.report(0, labels=("a", "b"), seconds=0, protocol={})
+    assert [name for name, miou in report.miou_by_size.items() if miou == 1] == [size]
+
+
+def test_an_ignored_class_has_no_size() -> None:
+    board = Scoreboard(("plain",), 3, ignore_label=1)
+    board.update([np.array([[0, 1, 2]])], np.array([[0, 1, 1]]))
+    report = board.report(0, labels=("a", "b", "c"), seconds=0, protocol={})
+    assert (report.n_present, report.n_zero_iou) == (1, 0)
+    assert report.to_json()["miou_by_size"] == {"small": None, "medium": None, "large": 1.0}
 
 
 def test_best_median_and_worst() -> None:

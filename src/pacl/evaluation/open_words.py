@@ -27,7 +27,7 @@ from pacl.evaluation.metrics.segmentation import NO_CLASS
 from pacl.evaluation.plan import SegmentationSet
 from pacl.evaluation.predictor import iter_batches
 from pacl.evaluation.records import ScoreRecord, Subject, digest, drawn_only, file_stem
-from pacl.evaluation.scoreboard import Scoreboard
+from pacl.evaluation.scoreboard import FIGURES, Scoreboard
 from pacl.evaluation.task import digest_data
 from pacl.inference import open_words
 from pacl.inference.config import SegmentConfig
@@ -162,9 +162,9 @@ class OpenScores:
             ).to_json()
             for k in range(len(ROWS))
         )
-        keys = ("iou", "miou", "pixel_accuracy", "mean_accuracy", "n_zero_iou")
         return {
-            name: {key: row[key] for key in keys} for name, row in zip(ROWS, reports, strict=True)
+            name: {key: row[key] for key in FIGURES}
+            for name, row in zip(ROWS, reports, strict=True)
         }
 
     def _read(self, item: MaskItem) -> Example:

@@ -12,11 +12,17 @@ import numpy as np
 import torch
 from jaxtyping import Integer
 
+from pacl.evaluation.metrics.component_sizes import SIZES, SizeCounts
 from pacl.evaluation.metrics.segmentation import ConfusionMatrix
 from pacl.evaluation.predictor import Predictor
 from pacl.evaluation.records import without_nan
+from pacl.results.regions import connect_runs
 
 WAITING = "waiting for images"
+FIGURES = (
+    "iou", "miou", "pixel_accuracy", "mean_accuracy", "n_zero_iou", "n_present", "miou_by_size"
+)  # fmt: skip
+"""What a record keeps of a report."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,12 @@ class SegmentationReport:
     mean_accuracy: float
     """Mean over classes of the share of their pixels found."""
     n_zero_iou: int
-    """Classes whose IoU is 0: never found where they are."""
+    """Classes of the truth whose IoU is 0: never found where they are."""
+    n_present: int
+    """Classes of the truth."""
+    miou_by_size: dict[str, float]
+    """The same mean for small, medium and large components of the truth, see
+    `pacl.evaluation.metrics.component_sizes`; nan where there are none of a size."""
     n_images: int
     seconds: float
     protocol: dict[str, Any]
@@ -60,6 +71,7 @@ class Scoreboard:
         self.rows = tuple(rows)
         self._new = lambda: ConfusionMatrix(n_classes, ignore_label=ignore_label)
         self._matrices = [self._new() for _ in self.rows]
+        self._sizes = SizeCounts(n_classes, n_rows=len(self.rows))
         self.image_miou: list[list[float]] = [[] for _ in self.rows]
 
     @property
@@ -80,6 +92,8 @@ class Scoreboard:
             matrix.update(prediction, target)
             scores.append(matrix.mean_iou())
             total.merge(matrix)
+        if target.size:
+            self._sizes.update(predictions, target, connect_runs(target))
 
     def miou(self, row: int = 0) -> float:
         """The data set's mIoU so far, in [0, 1]; nan before the first scored pixel."""
@@ -90,21 +104,34 @@ class Scoreboard:
     ) -> SegmentationReport:
         """The scores of one row."""
         matrix, iou = self._matrices[row], self._matrices[row].iou()
+        is_present = (matrix.n_true() > 0) & ~iou.isnan()
         return SegmentationReport(
             labels=labels,
             iou=tuple(iou.tolist()),
             miou=matrix.mean_iou(),
             pixel_accuracy=matrix.pixel_accuracy(),
             mean_accuracy=matrix.mean_accuracy(),
-            n_zero_iou=int((iou == 0).sum()),
+            n_zero_iou=int(((iou == 0) & is_present).sum()),
+            n_present=int(is_present.sum()),
+            miou_by_size=self._miou_by_size(row),
             n_images=self.n_images,
             seconds=seconds,
             protocol=protocol,
         )
 
+    def _miou_by_size(self, row: int) -> dict[str, float]:
+        matrix = self._matrices[row]
+        iou = self._sizes.iou(row, n_true=matrix.n_true().numpy(), n_false=matrix.n_false().numpy())
+        return {
+            size: float(np.nanmean(of_size)) if not np.isnan(of_size).all() else math.nan
+            for size, of_size in zip(SIZES, iou, strict=True)
+        }
+
     def state(self) -> dict[str, np.ndarray]:
         """All counts, to be kept."""
         return {
+            "size_pixels": self._sizes.pixels,
+            "size_hits": self._sizes.hits,
             "tables": torch.stack([matrix.table for matrix in self._matrices]).numpy(),
             "image_miou": np.array(self.image_miou, dtype=np.float64),
         }
@@ -113,12 +140,14 @@ class Scoreboard:
         """Take up the counts that `state` returned, in place of none.
 
         Raises:
-            KeyError: Some are missing.
+            KeyError: Some are missing, as in states written before there were sizes.
             ValueError: They are of other rows or classes.
         """
         tables, image_miou = torch.from_numpy(state["tables"]), state["image_miou"]
+        pixels, hits = state["size_pixels"], state["size_hits"]
         for matrix, table in zip(self._matrices, tables, strict=True):
             matrix.add_table(table)
+        self._sizes.pixels, self._sizes.hits = pixels, hits
         self.image_miou = image_miou.tolist()
 
 

@@ -23,6 +23,7 @@ from pacl.evaluation.plan import SegmentationSet
 from pacl.evaluation.predictor import Predictor, build_predictor
 from pacl.evaluation.records import ScoreRecord, Subject, drawn_only, file_stem
 from pacl.evaluation.scoreboard import (
+    FIGURES,
     WAITING,
     SegmentationReport,
     SegmentationScores,
@@ -36,7 +37,6 @@ from pacl.runtime.stopwatch import Stopwatch
 
 OnProgress = Callable[[int, int, float], None]
 """Told the images done, the images in all and the mIoU so far."""
-FIGURES = ("iou", "miou", "pixel_accuracy", "mean_accuracy", "n_zero_iou")
 OTHER_TOWER = "the preset is of a CLIP; this vision tower keeps its own positions and activation"
 _GAP_PX = 8
 _PAPER = (250, 250, 248)

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pacl.datasets.segmentation import NAMES
 from pacl.evaluation.accuracy_tables import HEADER, accuracy_rows, write_accuracy_tables
+from pacl.evaluation.metrics.component_sizes import SIZES
 from pacl.evaluation.published import PUBLISHED
 from pacl.evaluation.records import ScoreRecord, read_records
 from pacl.runtime.files import write_atomically
@@ -26,6 +28,18 @@ _INTRODUCTION = """\
 mIoU in percent. "Measured" rows were computed here by `pacl evaluate`, from the file that each
 names; all others are quoted from their sources, whose protocols differ. Rows marked NOT COMPARABLE
 must not be held against published figures. A dash: not evaluated, or not published.
+"""
+
+
+BESIDE = ("classes of IoU 0", *(f"mIoU, {size} components" for size in SIZES))
+"""What stands beside every mIoU."""
+_BESIDE_INTRODUCTION = """\
+## Beside the mIoU
+
+Classes of the truth that are never found, and the mean IoU by size of connected components of the
+truth, in [0, 1]: small below 1/300 of an image, large from 3/100 on. A class's false positives are
+charged to its sizes in proportion to their pixels, so that the IoU of a class is the mean of its
+sizes' IoUs by pixels (docs/benchmarks.md).
 """
 
 
@@ -43,6 +57,8 @@ class _Row:
     """Percent, by data set."""
     digest: str = ""
     """Hash of our protocol."""
+    beside: tuple[str, ...] = ("",) * len(BESIDE)
+    """As `_beside` returns it."""
 
 
 def write_tables(directory: Path) -> list[Path]:
@@ -79,21 +95,34 @@ def score_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
     lines = [[label, *(_rate(row["iou"][label]) for row in rows)] for label in rows[0]["iou"]]
     named = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
     lines += [[words, *(_rate(row[key]) for row in rows)] for key, words in named.items()]
-    if all("n_zero_iou" in row for row in rows):  # not before 2026-11
-        lines.append(["classes of IoU 0", *(str(row["n_zero_iou"]) for row in rows)])
+    lines += [list(line) for line in zip(BESIDE, *map(_beside, rows), strict=True)]
     return ["class", "IoU", "with PAMR"][: 1 + len(rows)], lines
 
 
 def _open_words_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
-    keys = ("miou", "pixel_accuracy", "mean_accuracy")
-    lines = [[name, *(_rate(row[key]) for key in keys)] for name, row in record.rows.items()]
-    details = record.details
-    lines += [
-        ["recall of names", _rate(details["recall_of_names"]), "", ""],
-        ["precision of names", _rate(details["precision_of_names"]), "", ""],
-        ["words per image", f"{details['words_per_image']:.1f}", "", ""],
+    named = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
+    header = ["words chosen", *named.values(), *BESIDE]
+    lines = [
+        [name, *(_rate(row[key]) for key in named), *_beside(row)]
+        for name, row in record.rows.items()
     ]
-    return ["words chosen", "mIoU", "pixel accuracy", "mean accuracy"], lines
+    details = record.details
+    of_names = {
+        "recall of names": _rate(details["recall_of_names"]),
+        "precision of names": _rate(details["precision_of_names"]),
+        "words per image": f"{details['words_per_image']:.1f}",
+    }
+    blank = [""] * (len(header) - 2)
+    return header, [*lines, *([name, value, *blank] for name, value in of_names.items())]
+
+
+def _beside(row: dict[str, Any]) -> list[str]:
+    """The figures by BESIDE; a dash for what a record from before 2026-12 does not have."""
+    n_zero = str(row.get("n_zero_iou", "-"))
+    if "n_present" in row:
+        n_zero += f" of {row['n_present']}"
+    by_size = row.get("miou_by_size", {})
+    return [n_zero, *(_rate(by_size.get(size)) for size in SIZES)]
 
 
 def _rate(value: float | None) -> str:
@@ -118,7 +147,8 @@ def _write_segmentation(records: Sequence[ScoreRecord], directory: Path) -> list
     ]
     published = [row for row in quoted if row.miou]
     paths = [directory / MARKDOWN, directory / CSV]
-    lines = [_as_markdown([*_merge(ours), *published], evaluated), *_notes(records)]
+    lines = [_as_markdown([*_merge(ours), *published], evaluated), *_beside_lines(records)]
+    lines += _notes(records)
     write_atomically(paths[0], "\n".join(lines).encode())
     write_atomically(paths[1], _as_csv([*ours, *published], evaluated).encode())
     return paths
@@ -141,6 +171,7 @@ def _our_rows(record: ScoreRecord) -> Iterable[_Row]:
                 is_ours=True,
                 miou={record.benchmark: 100 * scores["miou"]},
                 digest=record.protocol["hash"],
+                beside=tuple(_beside(scores)),
             )
 
 
@@ -161,6 +192,20 @@ def _merge(rows: Sequence[_Row]) -> list[_Row]:
         )
         for group in alike.values()
     ]
+
+
+def _beside_lines(records: Iterable[ScoreRecord]) -> Iterable[str]:
+    """What stands beside every mIoU that was measured."""
+    yield _BESIDE_INTRODUCTION
+    header = ["data set", "method", "protocol", "mIoU", *BESIDE, "source"]
+    yield _line(header)
+    yield _line(["---"] * len(header))
+    for record in records:
+        for name, row in record.rows.items():
+            protocol = f"{record.protocol['name']}; {name}"
+            cells = [record.benchmark, record.subject.method, protocol, _rate(row["miou"])]
+            yield _line([*cells, *_beside(row), record.file])
+    yield ""
 
 
 def _notes(records: Iterable[ScoreRecord]) -> Iterable[str]:
@@ -207,11 +252,11 @@ def _as_csv(rows: Sequence[_Row], evaluated: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("benchmark", "method", "backbone", "training", "miou_percent", "is_ours",
-                     "protocol", "protocol_hash", "source"))  # fmt: skip
+                     "protocol", "protocol_hash", "source", *BESIDE))  # fmt: skip
     for name in evaluated:
         for row in sorted(rows, key=lambda row: not row.is_ours):
             if name in row.miou:
                 writer.writerow((name, row.method, row.backbone, row.training,
                                  round(row.miou[name], 2), row.is_ours, row.protocol,
-                                 row.digest, row.source))  # fmt: skip
+                                 row.digest, row.source, *row.beside))  # fmt: skip
     return text.getvalue()

@@ -48,27 +48,11 @@ def find_regions(label_map: Int[np.ndarray, "H W"]) -> list[Region]:
 
     Args:
         label_map: 0 = none, k = the k-th label.
-
-    Runs of equal pixels in a row are the nodes; runs of one label that touch in neighbouring rows
-    take the lowest number among them until nothing changes.
     """
-    starts = np.ones(label_map.shape, dtype=bool)
-    starts[:, 1:] = label_map[:, 1:] != label_map[:, :-1]
-    run = np.cumsum(starts.ravel()).reshape(label_map.shape) - 1
-    touches = (label_map[1:] == label_map[:-1]) & (starts[1:] | starts[:-1])
-    upper, lower = run[:-1][touches], run[1:][touches]
-    first = np.arange(run[-1, -1] + 1)
-    while True:
-        lowest = np.minimum(first[upper], first[lower])
-        joined = first.copy()
-        np.minimum.at(joined, first[upper], lowest)
-        np.minimum.at(joined, first[lower], lowest)
-        joined = joined[joined]
-        if np.array_equal(joined, first):
-            break
-        first = joined
+    starts, region_of_run = connect_runs(label_map)
+    regions = np.repeat(region_of_run, np.diff(starts, append=label_map.size))
     pixels = np.flatnonzero(label_map)
-    labels, regions = label_map.ravel()[pixels], first[run.ravel()[pixels]]
+    labels, regions = label_map.ravel()[pixels], regions[pixels]
     order = np.lexsort((regions, labels))
     pixels, labels, regions = pixels[order], labels[order], regions[order]
     cuts = np.flatnonzero(np.diff(regions)) + 1
@@ -77,6 +61,37 @@ def find_regions(label_map: Int[np.ndarray, "H W"]) -> list[Region]:
         for group in np.split(pixels, cuts)
         if len(group)
     ]
+
+
+def connect_runs(
+    label_map: Int[np.ndarray, "H W"],
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Find the connected regions in terms of runs: equal pixels in a row.
+
+    Args:
+        label_map: Any whole numbers; each is a label here.
+
+    Returns:
+        Where in the flattened map each run starts, and the number of its region, which is that of
+        the region's first run.
+
+    Of two touching runs the higher number of their regions takes the lower, until all agree.
+    """
+    starts = np.ones(label_map.shape, dtype=bool)
+    np.not_equal(label_map[:, 1:], label_map[:, :-1], out=starts[:, 1:])
+    run = np.cumsum(starts.ravel()).reshape(label_map.shape) - 1
+    touches = (label_map[1:] == label_map[:-1]) & (starts[1:] | starts[:-1])
+    upper, lower = run[:-1][touches], run[1:][touches]
+    starts = np.flatnonzero(starts)
+    region = np.arange(len(starts))
+    while len(upper):
+        one, other = region[upper], region[lower]
+        np.minimum.at(region, np.maximum(one, other), np.minimum(one, other))
+        while (region != region[region]).any():
+            region = region[region]
+        differs = region[upper] != region[lower]
+        upper, lower = upper[differs], lower[differs]
+    return starts, region
 
 
 def run_lengths(region: Region, size_px: tuple[int, int]) -> list[int]:

@@ -131,6 +131,14 @@ class ConfusionMatrix:
         is_ignored = _is_in(torch.arange(self.n_classes), self.ignored_ids)
         return (hits.double() / union).masked_fill(is_ignored, torch.nan)  # 0 / 0 is nan too
 
+    def n_true(self) -> Int[Tensor, " classes"]:
+        """Scored pixels of each class in the truth."""
+        return self._table.sum(dim=1)
+
+    def n_false(self) -> Int[Tensor, " classes"]:
+        """Scored pixels that are predicted as each class and are of another."""
+        return self._table[:, :-1].sum(dim=0) - self._hits()
+
     def mean_iou(self) -> float:
         """Mean of iou() over the classes that have one, in [0, 1]; nan where none has."""
         return self.iou().nanmean().item()
