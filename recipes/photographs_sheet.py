@@ -21,8 +21,8 @@ from pacl.data.images import open_image
 from pacl.datasets.segmentation.folder import FolderDataset
 from pacl.datasets.segmentation.masks import MaskItem
 from pacl.inference.config import SegmentConfig
-from pacl.results.figures import Panel, draw_sheet
 from pacl.results.palette import class_colours
+from pacl.results.sheets import Panel, draw_sheet
 from pacl.results.writers.heatmap import draw_heatmap
 
 WORDS = {

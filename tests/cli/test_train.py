@@ -35,7 +35,7 @@ def test_sigterm_is_obeyed_and_no_failure(
 ) -> None:
     command = [*line, "--output", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr(train_command._ChanceWatch, "add", lambda *_: os.kill(os.getpid(), number))
+        patch.setattr(train_command._Watch, "add", lambda *_: os.kill(os.getpid(), number))
         assert main(command) == code
     assert "stopped after step 1 of 3; the checkpoint is complete" in capsys.readouterr().err
     assert main(command) == 0
@@ -52,7 +52,7 @@ def state(step: int, loss: float) -> Progress:
 def test_a_loss_at_chance_is_said_once(
     factor: float, says: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = train_command._ChanceWatch()
+    watch = train_command._Watch()
     for step in range(1, 200):
         watch.add(state(step, factor * math.log(16)))
     assert capsys.readouterr().err.count("still at chance (2.77)") == int(says)

@@ -14,8 +14,9 @@ import yaml
 from hub_server import TOKEN, Hub, serving
 from pacl.api import Model, load
 from pacl.errors import EnvironmentProblem, InputError
+from pacl.modeling import card as cards
 from pacl.modeling import hub as hub_side
-from pacl.modeling.hub import Card
+from pacl.modeling.card import Card
 from pacl.modeling.pacl import Pacl
 
 CARD = Card(licence="apache-2.0", data="2,800 drawn scenes with captions.")
@@ -35,7 +36,7 @@ def in_process_with_a_hub(code: str, hub: Hub, cache: Path, *, token: str = TOKE
 
 PUSH = """
 import pacl
-from pacl.modeling.hub import Card
+from pacl.modeling.card import Card
 from pathlib import Path
 data = "2,800 drawn scenes with captions."
 card = Card(licence="apache-2.0", data=data, scores=[Path({scores!r})])
@@ -106,6 +107,6 @@ def test_a_path_of_this_machine_is_not_uploaded(model: Model, tmp_path: Path, cl
     shared = hub_side.make_shareable(tmp_path, {"encoder": "openai/clip-vit-base-patch16"})
     assert shared["encoder"] == "openai/clip-vit-base-patch16"
     assert shared["training"]["config"] == {"data": clip.name, "output": "runs", "lr": 0.1}
-    text = hub_side.write_card(shared, CARD, "me/pacl", "PACL.")
+    text = cards.write_card(shared, CARD, "me/pacl", "PACL.")
     assert "pacl train --data clip --output runs --lr 0.1" in text
     assert str(clip.parent) not in text + (tmp_path / "config.json").read_text()

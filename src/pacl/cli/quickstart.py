@@ -51,8 +51,8 @@ def run_quickstart(options: Quickstart) -> int:
     result(json.dumps(report, indent=1) if options.json else _quickstart_table(report))
     for path in report["files"]:
         say(f"wrote {path}")
-    if len(report["files"]) == 1:
-        say("no sheet.png and curve.png: they need matplotlib (pip install matplotlib)")
+    if not report["files"][-1].endswith("curve.png"):
+        say("no curve.png: it needs matplotlib (pip install matplotlib)")
     say(f"took {duration(sum(report['seconds'].values()))}")
     model, images = options.output / "pacl", options.output / "storybook" / "test" / "images"
     say(f'next: pacl segment {images} --labels "sky,grass,house,tree" --model {model}')

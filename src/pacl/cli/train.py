@@ -42,7 +42,7 @@ def _train(config: TrainConfig) -> int:
 
     say(f"reading {config.data} and preparing {config.model}")
     with progress("train") as show:
-        watch = _ChanceWatch()
+        watch = _Watch()
 
         def on_step(state: Progress) -> None:
             nouns = "" if math.isnan(state.loss_nouns) else f"nouns {state.loss_nouns:.2f}  "
@@ -74,18 +74,32 @@ def _code(done: TrainResult) -> int:
     return DONE if not done.is_stopped or done.is_terminated else INTERRUPTED
 
 
-class _ChanceWatch:
-    """Warns once where the loss has not left chance after a twentieth of the run."""
+class _Watch:
+    """Says what there is to see, once that the run learns, or once that it does not."""
+
+    _SPAN = 20
+    """Steps whose mean loss is compared with chance."""
 
     def __init__(self) -> None:
-        self._last: deque[float] = deque(maxlen=20)
+        self._last: deque[float] = deque(maxlen=self._SPAN)
+        self._is_told = False
 
     def add(self, state: Progress) -> None:
+        for sentence in state.news:
+            say(sentence)
         self._last.append(state.loss_captions)
-        if state.step != max(50, state.n_steps // 20) or len(self._last) < 20:
+        if self._is_told or len(self._last) < self._SPAN:
             return
-        chance = math.log(state.batch_size)
-        if sum(self._last) / len(self._last) > 0.98 * chance:
+        chance, loss = math.log(state.batch_size), sum(self._last) / len(self._last)
+        if loss <= 0.98 * chance:
+            self._is_told = True
+            say(
+                f"step {state.step:,}: it learns: the loss per caption is {loss:.2f}, below "
+                f"{chance:.2f}, that of guessing; an image finds its caption in "
+                f"{state.accuracy:.1%} of cases (guessing: {1 / state.batch_size:.1%})"
+            )
+        elif state.step >= max(50, state.n_steps // 20):
+            self._is_told = True
             say(
                 f"warning: after {state.step:,} steps the loss per caption is still at chance "
                 f"({chance:.2f})\n  do captions belong to their images? see: pacl data check; "
@@ -95,11 +109,11 @@ class _ChanceWatch:
 
 def _report_training(config: TrainConfig, done: TrainResult) -> None:
     say(f"{done.steps:,} steps, {duration(done.seconds)}; metrics: {done.metrics_path}")
-    if not math.isnan(done.accuracy):
-        say(
-            f"in-batch accuracy {done.accuracy:.1%}: an image finds its caption among "
-            f"{done.batch_size:,}; chance is {1 / done.batch_size:.1%}"
-        )
+    for sentence in done.meaning:
+        say(sentence)
+    if done.best is not None:
+        say(done.best)
+    say(f"what was trained, on what, and these numbers: {config.output / 'card.md'}")
     result(f"checkpoint: {done.checkpoint_dir}")
     output = shlex.quote(str(config.output))
     if config.objective == "clip":

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pacl.inference.blocks import Blocks
+from pacl.modeling.compatibility import NotFiniteError
 
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 25}
 """Upsampled scores held at once: on a CPU 1 MiB of float32, which its cache holds."""
@@ -94,7 +95,7 @@ def label_pixels(
         is_kept = _competing(class_of_name, candidates)
         scores, class_of_name = scores[is_kept], class_of_name[is_kept]
     if not scores.isfinite().all():
-        raise ValueError("scores must be finite")
+        raise NotFiniteError("scores must be finite")
     blocks, chunk = Blocks(scores.float(), size_px), _chunk(scores)
     is_narrow = int(class_of_name.max()) < torch.iinfo(torch.int16).max
     label_of_name = (class_of_name + 1).to(torch.int16 if is_narrow else torch.int32)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacl.errors import InputError
+from pacl.modeling import card as cards
 from pacl.modeling import checkpoint, hub
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
@@ -364,7 +365,7 @@ class Pacl(nn.Module):
         self,
         repo_id: str,
         *,
-        card: hub.Card,
+        card: cards.Card,
         towers: Mapping[str, str] | None = None,
         private: bool | None = None,
         revision: str | None = None,
@@ -391,8 +392,10 @@ class Pacl(nn.Module):
             directory = Path(name)
             self.save_pretrained(directory)
             config = hub.make_shareable(directory, towers or {})
-            text = hub.write_card(config, card, repo_id, "A trained embedder on a frozen encoder.")
-            (directory / hub.CARD).write_text(text, encoding="utf-8")
+            text = cards.write_card(
+                config, card, repo_id, "A trained embedder on a frozen encoder."
+            )
+            (directory / cards.HUB_CARD).write_text(text, encoding="utf-8")
             return hub.push(directory, repo_id, private=private, revision=revision)
 
     @classmethod

@@ -60,7 +60,7 @@ class QuickstartConfig:
 
 
 def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, Any]:
-    """Draw, train, evaluate, and write report.json; with matplotlib also sheet.png and curve.png.
+    """Draw, train, evaluate, and write report.json; sheet.png and, with matplotlib, curve.png.
 
     Args:
         config: Sizes and place.
@@ -92,15 +92,15 @@ def run_quickstart(config: QuickstartConfig, *, on_stage: OnStage) -> dict[str, 
     scores = _score(models, world, encoder, on_stage)
     clock.lap("evaluate")
 
-    files = [config.output / "report.json"]
+    sheet_path, curve_path = config.output / "sheet.png", config.output / "curve.png"
+    files = [config.output / "report.json", sheet_path]
+    draw_pictures(models, world, sheet_path)
     if find_spec("matplotlib") is not None:
-        sheet_path, curve_path = config.output / "sheet.png", config.output / "curve.png"
-        draw_pictures(models, world, sheet_path)
         draw_curves(
             {"PACL": ours.parent / "metrics.jsonl", "PACL (paper)": paper.parent / "metrics.jsonl"},
             curve_path,
         )
-        files += [sheet_path, curve_path]
+        files.append(curve_path)
     clock.lap("pictures")
     report = scores | _describe_run(config) | {"seconds": clock.seconds}
     files[0].write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -14,7 +14,7 @@ from pacl.data.images import open_image
 from pacl.datasets.segmentation.folder import FolderDataset
 from pacl.datasets.storybook import LABELS, THINGS
 from pacl.quickstart.world import SEGMENT, World
-from pacl.results.figures import draw_sheet
+from pacl.results.sheets import draw_sheet
 
 
 def draw_pictures(models: dict[str, Model], world: World, path: Path, n_rows: int = 5) -> None:

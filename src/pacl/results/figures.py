@@ -1,4 +1,4 @@
-"""Figures for reports: sheets of images and curves (the only file that imports matplotlib)."""
+"""Figures for reports: curves (the only file that imports matplotlib)."""
 
 from __future__ import annotations
 
@@ -7,60 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from pacl.errors import EnvironmentProblem
-from pacl.results.writers.lettering import LegendEntry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Panel = tuple[str, Image.Image]
-"""Title and image."""
-
-_INK = "#26262a"
-
-
-def draw_sheet(
-    rows: Sequence[Sequence[Panel]], path: Path, *, legend: Sequence[LegendEntry] = ()
-) -> None:
-    """Draw rows of titled images; rows may differ in length.
-
-    Args:
-        rows: Images of about the first one's shape.
-        path: The image to write.
-        legend: Words and their RGB colours, below the rows.
-
-    Raises:
-        EnvironmentProblem: The package matplotlib is not installed.
-    """
-    n_columns = max(map(len, rows))
-    first = rows[0][0][1]
-    height_in = 1.55 * first.height / first.width + 0.2
-    figure = _new_figure(1.55 * n_columns, height_in * len(rows) + 0.3 * bool(legend))
-    axes = figure.subplots(len(rows), n_columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for row, panels in zip(axes, rows, strict=True):
-        for axis, (title, image) in zip(row, panels, strict=False):
-            axis.imshow(image, interpolation="nearest")
-            axis.set_title(title, fontsize=9, color=_INK, pad=3)
-    if legend:
-        from matplotlib.patches import Patch
-
-        swatches = [
-            Patch(color="#{:02x}{:02x}{:02x}".format(*rgb), label=word) for word, rgb in legend
-        ]
-        figure.legend(
-            handles=swatches,
-            loc="outside lower center",
-            ncols=len(legend),
-            frameon=False,
-            fontsize=8,
-            handlelength=1,
-            columnspacing=1,
-        )
-    figure.savefig(path, dpi=110, facecolor="white")
 
 
 def draw_curves(metrics_paths: Mapping[str, Path], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,40 +14,45 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pacl.errors import InputError
+from pacl.modeling.card import RUN_CARD, write_run_card
+from pacl.modeling.pacl import Pacl
 from pacl.runtime import distributed
-from pacl.runtime.files import recover, replace_directory
+from pacl.runtime.files import recover, replace_directory, write_atomically
 from pacl.training.config import TrainConfig
-from pacl.training.objectives import Objective
+from pacl.training.setup import Setup
 
 TENSORS_FILE = "trainer.safetensors"
 INFO_FILE = "trainer.json"
 
 
 class Checkpoints:
-    """The newest checkpoint of a run, written by the first process and read by all.
+    """The newest and the best checkpoint of a run, written by the first process and read by all.
 
     Args:
-        last_dir: The directory of the checkpoint.
-        objective: Writes the model.
+        config: Names the run directory.
+        setup: Writes the model, and says what it is trained on.
         log_scale: Logarithm of the logit scale.
         parameters: All that is trained, by name.
         optimiser: Its moments are saved too.
-        facts: What trainer.json says of the run beside the step: "data", "config", "n_steps".
     """
 
     def __init__(
         self,
-        last_dir: Path,
-        objective: Objective,
+        config: TrainConfig,
+        setup: Setup,
         log_scale: Tensor,
         parameters: dict[str, nn.Parameter],
         optimiser: torch.optim.Optimizer,
-        facts: dict[str, Any],
     ) -> None:
-        self.last_dir = last_dir
-        self._objective, self._log_scale = objective, log_scale
+        self.last_dir = config.output / "last"
+        self.best_dir = config.output / "best"
+        self._setup, self._log_scale = setup, log_scale
         self._parameters, self._optimiser = parameters, optimiser
-        self._facts = facts
+        self._facts: dict[str, Any] = {
+            "n_steps": setup.n_steps,
+            "data": setup.data_fingerprint,
+            "config": config.to_json(),
+        }
         self._first_step = 0
 
     def resume(self, saved: dict[str, Any] | None) -> int:
@@ -65,23 +71,51 @@ class Checkpoints:
         distributed.take_from_first(self._parameters.values())
         return self._first_step
 
-    def save(self, step: int) -> None:
-        """Replace the checkpoint with the state after a step."""
+    def save(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """Replace the newest checkpoint with the state after a step.
+
+        Args:
+            step: Steps done.
+            numbers: Figures of the run for its card, see `pacl.modeling.card.describe_numbers`.
+        """
         if distributed.rank() == 0:
-            replace_directory(self.last_dir, partial(self._write, step))
+            self._replace(self.last_dir, step, numbers, is_whole=True)
         distributed.wait_for_all()
 
-    def save_if_sound(self, step: int) -> None:
+    def save_best(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """Replace the best checkpoint, which is the model alone; for the first process."""
+        self._replace(self.best_dir, step, numbers, is_whole=False)
+
+    def save_if_sound(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Save the state before a step that went wrong, without waiting for other processes."""
         is_new = distributed.rank() == 0 and step > self._first_step
         if is_new and all(p.isfinite().all() for p in self._parameters.values()):
-            replace_directory(self.last_dir, partial(self._write, step))
+            self._replace(self.last_dir, step, numbers, is_whole=True)
 
-    def _write(self, step: int, directory: Path) -> None:
-        facts = self._facts | {"step": step}
+    def as_model(self) -> Pacl:
+        """Return the model as it is now, see `Objective.as_model`."""
+        return self._setup.objective.as_model(self._log_scale.exp().item())
+
+    def _replace(
+        self, directory: Path, step: int, numbers: Mapping[str, Any], *, is_whole: bool
+    ) -> None:
+        facts = self._facts | {"step": step, "numbers": dict(numbers)}
+        card = write_run_card(
+            facts,
+            description=self._setup.objective.describe(),
+            towers=self._setup.towers,
+            data=self._setup.pairs.summary(),
+        )
+        replace_directory(directory, partial(self._write, facts, card, is_whole))
+        if is_whole:
+            write_atomically(directory.with_name(RUN_CARD), card.encode())
+
+    def _write(self, facts: dict[str, Any], card: str, is_whole: bool, directory: Path) -> None:
         scale = self._log_scale.exp().item()
-        self._objective.save(directory, logit_scale=scale, training=facts)
-        save_trainer_state(directory, self._parameters, self._optimiser, facts)
+        self._setup.objective.save(directory, logit_scale=scale, training=facts)
+        (directory / RUN_CARD).write_text(card, encoding="utf-8")
+        if is_whole:
+            save_trainer_state(directory, self._parameters, self._optimiser, facts)
 
 
 def save_trainer_state(
@@ -166,6 +200,7 @@ def find_checkpoint(last_dir: Path, config: TrainConfig) -> dict[str, Any] | Non
     """
     if distributed.rank() == 0:
         recover(last_dir)
+        recover(last_dir.with_name("best"))
     distributed.wait_for_all()
     saved = _read_resumable(last_dir, config)
     found = distributed.gather_values(None if saved is None else saved["step"])

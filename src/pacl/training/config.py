@@ -45,6 +45,12 @@ FREE_TO_CHANGE = frozenset(
         "checkpoint_every",
         "log_every",
         "images_at_once",
+        "val",
+        "val_every",
+        "probe_images",
+        "probe_words",
+        "probe_every",
+        "log",
     }
 )
 """Fields that do not affect the weights: a run may be resumed with other values."""
@@ -59,7 +65,8 @@ class TrainConfig:
     "shards/{00000..00099}.tar"; a hub data set; or several with weights: "a.tar=2,b.csv"."""
 
     output: Path
-    """Run directory: last/ (the newest checkpoint, which `--model` accepts) and metrics.jsonl."""
+    """Run directory, which `--model` accepts: last/ (the newest checkpoint), best/ (with `--val`),
+    card.md, metrics.jsonl and probe/ (images that show what it has learned)."""
 
     model: str = "storybook"
     """CLIP to build on: a hub id or a local directory in Hugging Face format. With the clip
@@ -220,6 +227,28 @@ class TrainConfig:
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
 
+    val: str | None = None
+    """Held-out data, scored as training goes on; the best checkpoint is kept in best/. Pairs in any
+    layout of `--data` (up to 500 images, by retrieval), or a folder of images/ and masks/ (by
+    mIoU)."""
+
+    val_every: int | None = None
+    """Steps between these scores; none: ten over the run."""
+
+    probe_images: tuple[str, ...] = ()
+    """Images that are segmented as training goes on, one sheet each time in probe/: files, folders
+    or patterns, the first 6; none: a few training images."""
+
+    probe_words: str = ""
+    """Words to segment them into, such as "sky,road,dog"; empty: nouns of the captions."""
+
+    probe_every: int | None = None
+    """Steps between sheets; none: ten over the run; 0: no sheets."""
+
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Also log to TensorBoard (in tensorboard/) or Weights & Biases; if that fails, the run goes
+    on without."""
+
     def resolve(self) -> TrainConfig:
         """Return the settings with presets and defaults filled in, checked.
 
@@ -290,6 +319,8 @@ def _check(config: TrainConfig) -> None:
         "image_size": config.image_size is None or config.image_size >= 1,
         "checkpoint_every": config.checkpoint_every >= 1,
         "log_every": config.log_every >= 1,
+        "val_every": config.val_every is None or config.val_every >= 1,
+        "probe_every": config.probe_every is None or config.probe_every >= 0,
     }
     for name, is_fine in limits.items():
         if not is_fine:

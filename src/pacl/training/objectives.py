@@ -23,7 +23,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from pacl.modeling.pacl import Pacl
+from pacl.modeling.pacl import BASELINE_KIND, Pacl
 from pacl.modeling.towers import TextTower
 from pacl.modeling.towers.hf import HfClip
 from pacl.runtime import distributed
@@ -89,6 +89,14 @@ class Objective(Protocol):
         """
         ...
 
+    def describe(self) -> str:
+        """Say in one sentence what is trained."""
+        ...
+
+    def as_model(self, logit_scale: float) -> Pacl:
+        """Return the model as it is now, for use between steps; it shares the weights."""
+        ...
+
     def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
         """Write the model and a record of its training into a directory."""
         ...
@@ -144,6 +152,19 @@ class ClipObjective:
     def score(self, image_side: Tensor, text_embeds: Tensor, part: slice) -> Float[Tensor, "b C"]:
         """Compute the cosine of every pooled image embedding with every text."""
         return cosine(image_side, text_embeds)
+
+    def describe(self) -> str:
+        """Say in one sentence what is trained."""
+        return f"A CLIP, begun from {self.encoder.source}: its own objective on whole images."
+
+    def as_model(self, logit_scale: float) -> Pacl:
+        """Return the CLIP with its own projection of patches, see `Objective`."""
+        return Pacl(
+            encoder=self.encoder,
+            embedder=None,
+            token_kind=BASELINE_KIND,
+            logit_scale=logit_scale,
+        )
 
     def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
         """Write an ordinary CLIP checkpoint."""
@@ -227,13 +248,22 @@ class PaclObjective:
             own_texts=own,
         )
 
-    def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
-        """Write the embedders and the names of their towers."""
+    def describe(self) -> str:
+        """Say in one sentence what is trained."""
+        return self.model.describe()
+
+    def as_model(self, logit_scale: float) -> Pacl:
+        """Return the model, see `Objective`."""
         self.model.logit_scale = logit_scale
-        self.model.training_facts = training
         if self.null_similarity is not None:
             self.model.null_similarity = self.null_similarity.item()
-        self.model.save_pretrained(directory)
+        return self.model
+
+    def save(self, directory: Path, *, logit_scale: float, training: dict[str, Any]) -> None:
+        """Write the embedders and the names of their towers."""
+        model = self.as_model(logit_scale)
+        model.training_facts = training
+        model.save_pretrained(directory)
 
 
 def score_tokens(

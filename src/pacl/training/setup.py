@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from torch import nn
 
 from pacl.data.opening import open_pairs
 from pacl.data.pairs import PairSource
-from pacl.data.stream import MixedStream
+from pacl.data.stream import HeldStream, MixedStream, PairStream
 from pacl.data.tars import TarPairs
 from pacl.errors import InputError
 from pacl.modeling.embedder import VisionEmbedder
@@ -48,6 +48,12 @@ class Setup:
     autocast: Callable[[], AbstractContextManager]
     data_fingerprint: str
     notes: Callable[[], tuple[str, ...]]
+    pairs: PairStream
+    """The data, by row."""
+    words: tuple[str, ...]
+    """Nouns of the captions, those of most images first."""
+    towers: tuple[tuple[str, str, str], ...]
+    """Role, name and fingerprint of each tower, before it is trained."""
 
 
 def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
@@ -96,7 +102,18 @@ def prepare(config: TrainConfig, *, on_encoded: OnEncoded | None) -> Setup:
         autocast=autocast,
         data_fingerprint=data.fingerprint,
         notes=data.notes,
+        pairs=pairs if isinstance(pairs, TarPairs | MixedStream) else HeldStream(pairs),
+        words=data.words,
+        towers=tuple(_name_towers(vision, text)),
     )
+
+
+def _name_towers(vision: VisionTower, text: TextTower) -> Iterator[tuple[str, str, str]]:
+    if vision is text:
+        yield "encoder", str(vision.source), vision.fingerprint
+    else:
+        yield "vision", str(vision.source), vision.fingerprint
+        yield "text", str(text.source), text.fingerprint
 
 
 def open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:

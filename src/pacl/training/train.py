@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pacl.errors import PaclError
+from pacl.modeling.card import describe_numbers
 from pacl.modeling.compatibility import NotFiniteError
 from pacl.modeling.loss import contrastive_loss_across_ranks, sigmoid_loss
 from pacl.runtime import distributed
@@ -33,6 +34,7 @@ from pacl.runtime.interrupts import interrupts_noted
 from pacl.training.accumulate import score_batch
 from pacl.training.batches import find_false_negatives, sample_texts
 from pacl.training.checkpoint import Checkpoints, find_checkpoint
+from pacl.training.checkups import Checkups
 from pacl.training.config import TrainConfig
 from pacl.training.feed import Batch
 from pacl.training.objectives import Objective
@@ -66,6 +68,8 @@ class Progress:
     """Speed over the last 20 steps."""
     eta_s: float
     """Seconds left at that speed."""
+    news: tuple[str, ...] = ()
+    """What there is to see since the step before: sheets of probe images, held-out scores."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class TrainResult:
     """Images of a step."""
     notes: tuple[str, ...]
     """Remarks for the user: skipped rows, a capped batch, ..."""
+    meaning: tuple[str, ...] = ()
+    """A sentence on each of the last figures, with its value at chance."""
+    best: str | None = None
+    """Which checkpoint scored best on held-out data, in a sentence."""
 
 
 @distributed.lost_processes_named()
@@ -140,11 +148,11 @@ def train(
     optimiser = _build_optimiser(parameters, config)
 
     # Resume where an earlier run stopped, in all processes alike.
-    facts = {"n_steps": n_steps, "data": setup.data_fingerprint, "config": config.to_json()}
-    checkpoints = Checkpoints(last_dir, objective, log_scale, parameters, optimiser, facts)
-    first_step = checkpoints.resume(saved)
-    record = Record(config.output, first_step=first_step, n_steps=n_steps, batch_size=batch_size)
-    step, loss_value, accuracy = first_step, math.nan, math.nan
+    checkpoints = Checkpoints(config, setup, log_scale, parameters, optimiser)
+    first_step = step = checkpoints.resume(saved)
+    record = Record(config, first_step=first_step, n_steps=n_steps, batch_size=batch_size)
+    checkups = Checkups(config, setup, checkpoints, record)
+    news = checkups.look(step) if step == 0 else ()
     signals: set[int] = set()
     with interrupts_noted() as is_interrupted:
         for batch in setup.feed.iter_batches(first_step, n_steps):
@@ -158,7 +166,7 @@ def train(
             texts = sample_texts(table, rows, seed=config.seed, step=step)
 
             # The loss.
-            named_if_wrong = partial(_not_finite_named, step + 1, batch, checkpoints)
+            named_if_wrong = partial(_not_finite_named, step + 1, batch, checkpoints, record)
             with named_if_wrong():
                 scores = score_batch(
                     objective,
@@ -191,47 +199,64 @@ def train(
             optimiser.step()
             with torch.no_grad():
                 log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-            step, loss_value = step + 1, loss.item()
+            step += 1
 
             # The record.
             images_per_s, eta_s = record.time_step(step)
             to_text, to_image = retrieval_accuracy(of_captions, caption_ids, share=share)
-            if step % config.log_every == 0 or step == n_steps:
-                line = {
-                    "step": step,
-                    "epoch": step / steps_per_epoch,
-                    "loss": loss_value,
-                    "loss_captions": loss_captions.item(),
-                    "loss_nouns": loss_nouns.item(),
-                    "accuracy_image_to_text": to_text,
-                    "accuracy_text_to_image": to_image,
-                    "lr": lr,
-                    "logit_scale": log_scale.exp().item(),
-                    "images_per_s": images_per_s,
-                    "eta_s": eta_s,
-                }
-                record.add_metrics(line)
+            line = {
+                "step": step,
+                "epoch": step / steps_per_epoch,
+                "loss": loss.item(),
+                "loss_captions": loss_captions.item(),
+                "loss_nouns": loss_nouns.item(),
+                "accuracy_image_to_text": to_text,
+                "accuracy_text_to_image": to_image,
+                "lr": lr,
+                "logit_scale": log_scale.exp().item(),
+                "images_per_s": images_per_s,
+                "eta_s": eta_s,
+            }
+            record.add_metrics(line, has_nouns=config.noun_weight > 0)
+            news = (*news, *checkups.look(step))
             if step % config.checkpoint_every == 0:
-                checkpoints.save(step)
-            accuracy = (to_text + to_image) / 2
+                checkpoints.save(step, record.numbers)
             if progress is not None:
-                parts = loss_captions.item(), loss_nouns.item() if config.noun_weight else math.nan
-                speed = images_per_s, eta_s
-                progress(Progress(step, n_steps, loss_value, *parts, batch_size, accuracy, *speed))
+                progress(_progress(record.numbers, n_steps, line, news))
+            news = ()
         if step > first_step and step % config.checkpoint_every != 0:
-            checkpoints.save(step)
+            checkpoints.save(step, record.numbers)
     return TrainResult(
         checkpoint_dir=last_dir,
         metrics_path=record.metrics_path,
-        loss=loss_value,
+        loss=record.numbers.get("loss", math.nan),
         steps=step,
         n_steps=n_steps,
         seconds=time.perf_counter() - started_s,
         is_stopped=step < n_steps,
         is_terminated=signals == {signal.SIGTERM},
-        accuracy=accuracy,
+        accuracy=record.numbers.get("accuracy", math.nan),
         batch_size=batch_size,
-        notes=(*setup.notes(), *record.notes()),
+        notes=(*setup.notes(), *record.close()),
+        meaning=tuple(describe_numbers(record.numbers)),
+        best=checkups.describe_best(),
+    )
+
+
+def _progress(
+    numbers: Mapping[str, Any], n_steps: int, line: Mapping[str, Any], news: Sequence[str]
+) -> Progress:
+    return Progress(
+        step=line["step"],
+        n_steps=n_steps,
+        loss=numbers["loss"],
+        loss_captions=numbers["loss_captions"],
+        loss_nouns=math.nan if numbers["loss_nouns"] is None else numbers["loss_nouns"],
+        batch_size=numbers["batch_size"],
+        accuracy=numbers["accuracy"],
+        images_per_s=line["images_per_s"],
+        eta_s=line["eta_s"],
+        news=tuple(news),
     )
 
 
@@ -352,12 +377,14 @@ def _check_finite(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def _not_finite_named(step: int, batch: Batch, checkpoints: Checkpoints) -> Iterator[None]:
+def _not_finite_named(
+    step: int, batch: Batch, checkpoints: Checkpoints, record: Record
+) -> Iterator[None]:
     """Save the last good state and name step and batch where a value is NaN or infinite."""
     try:
         yield
     except NotFiniteError as error:
-        checkpoints.save_if_sound(step - 1)
+        checkpoints.save_if_sound(step - 1, record.numbers)
         names = batch.names()
         shown = ", ".join(names[:4]) + (f" ... {len(names):,} in all" if len(names) > 4 else "")
         if checkpoints.last_dir.exists():
