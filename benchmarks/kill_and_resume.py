@@ -1,10 +1,15 @@
 """Kill a run from tars at random moments, resume it, and compare with an undisturbed one.
 
-    python benchmarks/kill_and_resume.py --folder /tmp/kills --kills 20
+    python benchmarks/kill_and_resume.py --folder FOLDER --processes 2 --output results.json
 
-Every start is `pacl train` in a process of its own, on 1 or 2 processes in turn with --processes 2.
-It is ended by SIGKILL, SIGTERM or SIGINT once metrics.jsonl holds a random number of further steps.
-Compared are all weights and moments: bit for bit with one process, else to 1e-6.
+Every start is `pacl train` in a process of its own, or with --processes N in 1 to N in turn. Once
+metrics.jsonl holds a random number of further steps it is ended: by SIGKILL, SIGTERM or SIGINT to
+all, by SIGKILL to one of several processes, or by a full disk. A folder on a small file system (a
+tmpfs of some MB) is filled up; elsewhere files may not grow beyond what a checkpoint needs. One
+sample is damaged; with --missing-tar a tar vanishes before the first start, its index remains.
+
+Compared are weights and moments in last/ and the best model in best/: bit for bit with one process,
+else to 1e-6.
 """
 
 from __future__ import annotations
@@ -14,11 +19,16 @@ import io
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +36,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+ONE_KILLED, FULL_DISK = "one process killed", "disk full"
+ENDS = (*SIGNALS, ONE_KILLED, FULL_DISK)
+SMALL_DISK, SMALL_FILE = 2**30, 2**16
+"""Bytes: a file system up to this size is filled up; a checkpoint has a file larger than this."""
+CANNOT_RUN = 3
+LONGEST_S = 300
 
 
 def write_tars(folder: Path, n_tars: int = 4, n_each: int = 32) -> None:
@@ -51,8 +67,10 @@ def write_tars(folder: Path, n_tars: int = 4, n_each: int = 32) -> None:
 def command(folder: Path, output: Path, n_steps: int, n_processes: int) -> list[str]:
     launcher = [] if n_processes == 1 else ["-m", "torch.distributed.run", "--standalone"]
     launcher += [] if n_processes == 1 else ["--nproc-per-node", str(n_processes)]
-    options = ["--data", str(folder / "tars"), "--output", str(output), "--batch-size", "8"]
+    tars = folder / "tars"
+    options = ["--data", str(tars / "{00..03}.tar"), "--output", str(output), "--batch-size", "8"]
     options += ["--steps", str(n_steps), "--checkpoint-every", "3", "--log-every", "1"]
+    options += ["--val", str(tars / "00.tar"), "--val-every", "4", "--probe-every", "0"]
     options += ["--precision", "fp32", "--device", "cpu"]
     return [sys.executable, *launcher, "-m", "pacl", "train", *options]
 
@@ -64,22 +82,74 @@ def n_steps_done(output: Path) -> int:
         return 0
 
 
-def disturb(words: list[str], output: Path, n_more: int, number: int) -> int:
-    """Run until some more steps are logged, then send the signal; return the exit code.
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Fill the small file system of a folder up for a while."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            for size in (2**16, 2**10, 1):
+                try:
+                    while file.write(bytes(size)):
+                        pass
+                except OSError:
+                    continue
+        yield
+    finally:
+        filler.unlink()
+
+
+def small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILE, SMALL_FILE))
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def disturb(words: list[str], output: Path, n_more: int, end: str) -> tuple[int, str]:
+    """Run until some more steps are logged, then end the run; return its code and last words.
 
     Raises:
         RuntimeError: The run ended by itself before, with an error.
     """
     wanted = n_steps_done(output) + n_more
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(words, start_new_session=True, **quiet) as process:
-        while process.poll() is None and n_steps_done(output) < wanted:
+    is_small = shutil.disk_usage(output.parent).total < SMALL_DISK
+    limits: Callable[[], None] | None = None
+    if end == FULL_DISK and not is_small:
+        limits = small_files
+    with subprocess.Popen(
+        words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, preexec_fn=limits,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        while limits is None and process.poll() is None and n_steps_done(output) < wanted:
             time.sleep(0.01)
         if process.poll():
-            raise RuntimeError(f"ended by itself with code {process.returncode}")
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-        return process.wait()
+            raise RuntimeError(f"ended by itself: {process.stderr.read()}")
+        wait = partial(process.communicate, timeout=LONGEST_S)
+        if end == FULL_DISK and is_small:
+            with full_disk(output.parent):
+                _, said = wait()
+        else:
+            if end in SIGNALS:
+                os.killpg(process.pid, SIGNALS[end])
+            elif end == ONE_KILLED:
+                os.kill(children(process.pid)[-1], signal.SIGKILL)
+            _, said = wait()
+        errors = [line.strip() for line in said.splitlines() if line.startswith("error:")]
+        return process.returncode, " | ".join(dict.fromkeys(errors))
+
+
+def compare(whole: Path, parts: Path) -> tuple[bool, float]:
+    """Whether all tensors are equal bit for bit, and their largest difference."""
+    is_equal, largest = True, 0.0
+    for name in ("last/trainer.safetensors", "best/embedder.safetensors"):
+        first, second = load_file(whole / name), load_file(parts / name)
+        is_equal &= all(torch.equal(first[key], second[key]) for key in first)
+        largest = max(largest, *((first[key] - second[key]).abs().max().item() for key in first))
+    return is_equal, largest
 
 
 def main() -> None:
@@ -87,27 +157,47 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--missing-tar", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     draw = random.Random(options.seed)
     folder, n_steps = options.folder, 4 * options.kills
     write_tars(folder / "tars")
     whole, parts = folder / "whole", folder / "parts"
+    if options.missing_tar:
+        subprocess.run(command(folder, folder / "index", 1, 1), check=True, capture_output=True)
+        (folder / "tars" / "02.tar").unlink()
     subprocess.run(command(folder, whole, n_steps, 1), check=True, capture_output=True)
-    codes: list[list[object]] = []
+    kills = []
     for number in range(options.kills):
+        end = ENDS[number % len(ENDS)]
         n_processes = 1 + number % options.processes
-        sent = SIGNALS[number % len(SIGNALS)]
+        if end == ONE_KILLED and n_processes == 1:
+            end, n_processes = (end, 2) if options.processes > 1 else ("SIGKILL", 1)
         words = command(folder, parts, n_steps, n_processes)
-        code = disturb(words, parts, draw.randint(1, 4), sent)
-        codes.append([n_processes, sent.name, code, n_steps_done(parts)])
+        code, said = disturb(words, parts, draw.randint(1, 4), end)
+        kills.append(
+            {"end": end, "processes": n_processes, "code": code, "steps": n_steps_done(parts)}
+            | ({"said": said.replace(str(folder), "FOLDER")} if said else {})
+        )
+        print(json.dumps(kills[-1]), file=sys.stderr, flush=True)
     subprocess.run(command(folder, parts, n_steps, 1), check=True, capture_output=True)
-    first, second = (load_file(run / "last" / "trainer.safetensors") for run in (whole, parts))
-    largest = max((first[name] - second[name]).abs().max().item() for name in first)
-    is_equal = all(torch.equal(first[name], second[name]) for name in first)
-    found = {"kills": codes, "bit_equal": is_equal, "largest_difference": largest}
-    print(json.dumps(found))
-    sys.exit(0 if is_equal or (options.processes > 1 and largest <= 1e-6) else 1)
+    is_equal, largest = compare(whole, parts)
+    replaced = [(run / "replaced.jsonl").read_text() for run in (whole, parts)]
+    found = {
+        "kills": kills,
+        "bit_equal": is_equal,
+        "largest_difference": largest,
+        "replaced": len(replaced[0].splitlines()),
+        "same_replaced": replaced[0] == replaced[1],
+    }
+    text = json.dumps(found, indent=1)
+    print(text)
+    if options.output is not None:
+        options.output.write_text(text + "\n", encoding="utf-8")
+    is_fine = is_equal or (options.processes > 1 and largest <= 1e-6)
+    sys.exit(0 if is_fine and found["same_replaced"] else 1)
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ def _code(done: TrainResult) -> int:
 
 
 class _Watch:
-    """Says what there is to see, once that the run learns, or once that it does not."""
+    """Says what there is to see, where the loss goes, and once whether the run learns."""
 
-    _SPAN = 20
-    """Steps whose mean loss is compared with chance."""
+    _SPAN, _FIRST = 20, 5
+    """Steps whose mean loss is compared with chance; steps after which a run is first judged."""
 
     def __init__(self) -> None:
         self._last: deque[float] = deque(maxlen=self._SPAN)
@@ -88,6 +88,13 @@ class _Watch:
         for sentence in state.news:
             say(sentence)
         self._last.append(state.loss_captions)
+        if len(self._last) == self._FIRST < state.n_steps:
+            first, last = self._last[0], self._last[-1]
+            say(
+                f"step {state.step:,}: the loss per caption went from {first:.2f} to {last:.2f}"
+                f"{' and falls' if last < first else ', not down yet'}; guessing is at "
+                f"{math.log(state.batch_size):.2f}"
+            )
         if self._is_told or len(self._last) < self._SPAN:
             return
         chance, loss = math.log(state.batch_size), sum(self._last) / len(self._last)

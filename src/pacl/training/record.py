@@ -55,7 +55,11 @@ class Record:
         if self.held_out:
             self.numbers["held_out"] = self.held_out[-1]["sentence"]
         self._loggers = Loggers(config, first_step=first_step) if self._is_first else None
-        self._ends_s = deque([time.perf_counter()], maxlen=21)
+        self._ends_s: deque[float] = deque(maxlen=21)
+
+    def start_clock(self) -> None:
+        """Note the beginning of the first step."""
+        self._ends_s.append(time.perf_counter())
 
     def add_replaced(self, replaced: Sequence[Replaced], *, step: int) -> None:
         """Note the samples of a step that others stand in for."""

@@ -154,6 +154,7 @@ def train(
     checkups = Checkups(config, setup, checkpoints, record)
     news = checkups.look(step) if step == 0 else ()
     signals: set[int] = set()
+    record.start_clock()
     with interrupts_noted() as is_interrupted:
         for batch in setup.feed.iter_batches(first_step, n_steps):
             if distributed.is_any(bool(is_interrupted())):
