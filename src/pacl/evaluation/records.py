@@ -25,6 +25,7 @@ MEANINGLESS = (
 )
 METHODS = {
     "clip": "CLIP",
+    "features": "own tokens",
     "maskclip": "MaskCLIP",
     "sclip": "SCLIP",
     "clearclip": "ClearCLIP",

@@ -33,12 +33,18 @@ from pacl.evaluation.retrieval import RetrievalSet, measure_retrieval
 from pacl.evaluation.segmentation import measure_segmentation
 from pacl.evaluation.tables import write_tables
 from pacl.modeling.pacl import Pacl
-from pacl.modeling.towers import FrozenClip, VisionTower
+from pacl.modeling.towers import TextTower, VisionTower
+from pacl.modeling.towers.families import PLAIN_KIND
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.proxy import ProxyClip
 from pacl.runtime.files import write_atomically
 
 SAVE_EVERY_S = 10.0
+_WHY_NOT = {
+    "rfclip": "rfclip's channels are published for OpenAI's ViT-B and ViT-L only",
+    "scclip": "SC-CLIP walks through the blocks of a CLIP",
+    "proxyclip": "ProxyCLIP mixes the values of a CLIP's last block",
+}
 
 
 class Scores(Protocol):
@@ -107,29 +113,33 @@ class Measurement(Protocol):
 def as_baseline(
     model: Model, token_kind: str, *, engine: str, proxy: VisionTower | None = None
 ) -> Model:
-    """The training-free method with these patch tokens, on a model's frozen CLIP.
+    """The training-free method with these patch tokens, on a model's frozen towers.
 
     Args:
-        model: Anything on a CLIP.
-        token_kind: The method.
-        engine: What runs the CLIP's vision tower.
+        model: Anything on a CLIP, or on both halves of a model whose patch tokens lie in its
+            texts' space.
+        token_kind: The method; "clip" is the tower's own tokens.
+        engine: What runs the vision tower.
         proxy: The second tower that ProxyCLIP needs; None for every other method.
 
     Raises:
-        InputError: The towers are no CLIP, or the method makes no sense on this one.
+        InputError: The towers have no joint space, or the method makes no sense on them.
     """
-    encoder: FrozenClip = model.pacl.encoder
-    if proxy is not None and isinstance(encoder, HfClip):
-        encoder = ProxyClip(encoder, proxy)
-    if token_kind not in encoder.token_kinds:
+    pacl = model.pacl
+    vision: VisionTower = pacl.vision if pacl.shares_space else pacl.encoder
+    text: TextTower = pacl.text
+    if proxy is not None and isinstance(vision, HfClip):
+        vision = text = ProxyClip(vision, proxy)
+    own = vision.token_kinds[0]
+    kind = own if token_kind == "clip" else token_kind
+    if kind not in vision.token_kinds:
+        kinds = ("clip" if each == own == PLAIN_KIND else each for each in vision.token_kinds)
         raise InputError(
-            f"no baseline {token_kind} on {encoder.source}",
-            why="rfclip's channels are published for OpenAI's ViT-B and ViT-L only"
-            if token_kind == "rfclip"
-            else "this tower has no attention of that kind",
-            fix=f"one of: {', '.join(encoder.token_kinds)}",
+            f"no baseline {token_kind} on {vision.source}",
+            why=_WHY_NOT.get(token_kind, "this tower has no attention of that kind"),
+            fix=f"one of: {', '.join(kinds)}",
         )
-    baseline = Model(Pacl(encoder=encoder, embedder=None, token_kind=token_kind))
+    baseline = Model(Pacl(vision=vision, text=text, embedder=None, token_kind=kind))
     baseline.pacl.use_engine(engine)
     return baseline
 

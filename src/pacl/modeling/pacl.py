@@ -20,15 +20,18 @@ from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE, find_source, newest_checkpoint
 from pacl.modeling.pooling import Pooling, pooled_compatibility
 from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
+from pacl.modeling.towers.families import FAMILIES, PAIRS
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.load import load_clip, load_pair, load_text_tower, load_vision_tower
 from pacl.modeling.towers.proxy import ProxyClip
+from pacl.modeling.towers.vit import VitTower
 from pacl.text.labels import Labels, fill_templates
 
 if TYPE_CHECKING:
     from pacl.modeling.engines import DenseEngine
 
 BASELINE_KIND = "maskclip"
+"""Tokens of a model without a trained embedder."""
 
 
 class Pacl(nn.Module):
@@ -100,12 +103,24 @@ class Pacl(nn.Module):
             InputError: The towers are not a CLIP.
         """
         if not self.is_clip:
+            vision = self.vision
+            apart = vision.family.apart if isinstance(vision, VitTower) else ""
             raise InputError(
-                f"{self.vision.source} and {self.text.source} have no joint space of their own",
-                why="only a CLIP scores an image, or its patches, without a trained embedder",
+                f"{vision.source} and {self.text.source} have no joint space of their own",
+                why="only a CLIP scores an image, or its patches, without a trained embedder"
+                + (f"\n{vision.source}: {apart}" if apart else ""),
                 fix="use the trained embedder: leave out --baseline, or --score clip and fusion",
             )
         return cast(FrozenClip, self.vision)
+
+    @property
+    def shares_space(self) -> bool:
+        """Whether the towers are halves of one model whose patch tokens lie in its texts' space."""
+        return (
+            isinstance(self.vision, VitTower)
+            and not self.vision.family.apart
+            and self.text.fingerprint.startswith(self.vision.fingerprint)
+        )
 
     @property
     def has_embedder(self) -> bool:
@@ -171,10 +186,8 @@ class Pacl(nn.Module):
         if self.has_embedder:
             side = {"vision": "", "text": " for texts", "both": " for patches and for texts"}
             return f"PACL: a trained embedder{side[self.head]} on {towers} ({tokens})."
-        return (
-            f"No trained embedder: training-free baseline on {towers} ({tokens}, "
-            "CLIP's own projection)."
-        )
+        space = "CLIP's own projection" if self.is_clip else "in its texts' space as they are"
+        return f"No trained embedder: training-free baseline on {towers} ({tokens}, {space})."
 
     # ---- images ---------------------------------------------------------------------------
 
@@ -257,7 +270,7 @@ class Pacl(nn.Module):
     def embed_tokens(self, patch_tokens: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """Embed patch tokens of this model's kind and layer, for instance from a cache."""
         if self.embedder is None:
-            if self.text_embedder is not None:
+            if self.text_embedder is not None or self.shares_space:
                 return patch_tokens.float()
             return self.encoder.project_patches(patch_tokens)
         return self.embedder(patch_tokens.to(self.embedder.skip.weight.dtype))
@@ -501,6 +514,9 @@ def load(
         if embedder is not None:
             raise InputError(f"{source} has its own embedder", fix="name its CLIP, or no embedder")
         return Pacl.from_pretrained(found, device=device)
+    values = files.read_config(found) if (found / files.CONFIG).is_file() else {}
+    if embedder is None and values.get("model_type") in {*FAMILIES, *PAIRS}:
+        return _load_untrained(source, device)
     encoder = load_clip(source, device=device)
     beside = found / "pacl"
     if embedder is None and checkpoint.is_pacl(beside):
@@ -508,3 +524,16 @@ def load(
     if embedder is not None:
         return Pacl.from_pretrained(newest_checkpoint(Path(embedder)), encoder=encoder)
     return Pacl(encoder=encoder, embedder=None, token_kind=BASELINE_KIND).eval()
+
+
+def _load_untrained(source: str | Path, device: str | torch.device) -> Pacl:
+    """Load both halves of a model that is no CLIP, whose patch tokens lie in its texts' space."""
+    vision = load_vision_tower(source, device=device)
+    if isinstance(vision, VitTower) and vision.family.apart:
+        raise InputError(
+            f"{source} labels nothing without a trained embedder",
+            why=vision.family.apart,
+            fix=f"train one: pacl train --data PAIRS --vision {source} --text TEXTS --output RUN",
+        )
+    text = load_text_tower(source, device=device)
+    return Pacl(vision=vision, text=text, embedder=None, token_kind=BASELINE_KIND).eval()

@@ -72,6 +72,10 @@ class Family:
     token_kinds: tuple[str, ...] = DENSE_KINDS
     """The kinds of patch tokens that make sense."""
 
+    apart: str = "it was trained without texts"
+    """Why its normed patch tokens mean nothing beside texts until an embedder is trained; empty:
+    they lie in the space of its own text half."""
+
 
 def _with_cls_position(model: Any) -> Tensor:
     embeddings = model.embeddings
@@ -172,6 +176,8 @@ FAMILIES: dict[str, Family] = {
             **HALVES,
         },
         licence="Apache-2.0",
+        apart="its texts are compared with a pooled embedding, which a probe attends to; a patch's "
+        "value alone has no projection to their space",
     ),
     "tipsv2_vision_model": _dino(
         "Tipsv2VisionModel",
@@ -184,6 +190,7 @@ FAMILIES: dict[str, Family] = {
             "resample": BILINEAR,
         },
         licence="Apache-2.0 (code), CC-BY 4.0 (weights)",
+        apart="",
     ),
     "radio": _dino(
         "RadioModel",

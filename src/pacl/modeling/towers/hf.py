@@ -94,7 +94,9 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
         self.width: int = vision.hidden_size
         self.joint_width: int = clip.config.projection_dim
         self.text_width: int = self.joint_width
-        whole = (kind for kind in WHOLE_WALKS if kind != "rfclip" or self.width in CHANNELS)
+        is_openais = clip.config.model_type == "clip" and vision.hidden_act == "quick_gelu"
+        knows_channels = self.width in CHANNELS and is_openais
+        whole = (kind for kind in WHOLE_WALKS if kind != "rfclip" or knows_channels)
         self.token_kinds = (*TOKEN_KINDS, *whole)
         self.cleans_texts: bool = clip.config.model_type == "clip"
         self.n_layers: int = vision.num_hidden_layers
