@@ -79,7 +79,6 @@ def write_words(
 
 
 VITS = {
-    "ViTModel": dict(image_size=64, patch_size=16, intermediate_size=48),
     "Dinov2Model": dict(image_size=56, patch_size=14),
     "Dinov2WithRegistersModel": dict(image_size=56, patch_size=14, num_register_tokens=4),
     "DINOv3ViTModel": dict(
@@ -134,6 +133,8 @@ def write_vit(name: str, directory: Path, **changes: Any) -> Path:
                 value.add_(0.1 * torch.randn_like(value))
             if "position" in key:
                 value.mul_(20)
+            if key.endswith(("q_proj.weight", "k_proj.weight")):
+                value.mul_(0.4 / value.std())  # uniform attention would hide a wrong rotation
     model.save_pretrained(directory)
     (directory / "preprocessor_config.json").write_text("{}", encoding="utf-8")
     return directory

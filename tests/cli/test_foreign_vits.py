@@ -17,6 +17,7 @@ import pacl
 from checkpoints import write_clip
 from foreign_towers import write_vit, write_word_tokenizer
 from pacl.cli import main
+from pacl.evaluation.segmentation import OTHER_TOWER
 from pacl.training.config import TrainConfig
 from pacl.training.train import Progress, train
 from training_runs import write_pairs
@@ -50,6 +51,7 @@ def test_train_segment_evaluate_classify(
     fine = ["--patch-stride-px", stride, "--formats", "png", "--output", "fine"]
     assert main(["segment", photo, "--labels", "house,boat", *model, *fine]) == 0
     assert main(["classify", photo, "--labels", "house,boat", *model]) == 0
+    assert main(["classify", photo, "--labels", "house,boat", *model, "--score", "clip"]) == 2
     for name in ("images", "masks"):
         Path("masks", name).mkdir(parents=True)
     Path("masks/classes.txt").write_text("house\nboat\n")
@@ -59,7 +61,11 @@ def test_train_segment_evaluate_classify(
     assert main(["evaluate", "masks", *model, "--output", "scores"]) == 0
     [saved] = Path("scores").glob("*.json")
     assert 0 <= json.loads(saved.read_text())["miou"] <= 1
-    capsys.readouterr()
+    assert main(["evaluate", "masks", *model, "--preset", "maskclip", "--output", "of_clip"]) == 0
+    output = capsys.readouterr()
+    assert OTHER_TOWER in output.out + output.err
+    [saved] = Path("of_clip").glob("*.json")
+    assert OTHER_TOWER in json.loads(saved.read_text())["warnings"]
     assert main([*line, "--output", "run"]) == 0
     assert "3" in capsys.readouterr().err
 

@@ -48,6 +48,8 @@ def run_classify(options: Classify) -> int:
     sources = find_named(options.sources, example='pacl classify photos/ --labels "street,beach"')
     model = options.loading.load()
     warn_of_photographs(model)
+    if options.score in ("clip", "fusion"):
+        _ = model.pacl.encoder  # towers without a score of their own: one error, not one an image
     n_failed, n_done, rows = 0, 0, []
     for source in sources:
         try:

@@ -107,7 +107,8 @@ class SegmentationMeasurement:
 
     def describe(self) -> str:
         """The protocol in a few lines, to stand above the score."""
-        return self.task.describe()
+        notes = (f"  note: {note}" for note in self.warnings if note == OTHER_TOWER)
+        return "\n".join([self.task.describe(), *notes])
 
     def record(self, output: Path) -> ScoreRecord:
         """The finished scores; the best, median and worst image are drawn into output/pictures."""

@@ -13,7 +13,6 @@ from torch import nn
 
 from pacl.data.opening import open_pairs
 from pacl.data.pairs import PairSource
-from pacl.data.recaptions import Recaptions
 from pacl.data.stream import HeldStream, MixedStream, PairStream
 from pacl.data.tars import TarPairs
 from pacl.errors import InputError
@@ -121,13 +120,7 @@ def open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:
     """Open the data; with several processes the first builds what indices are missing."""
     if distributed.rank() > 0:
         distributed.wait_for_all()
-    mode = config.recaptions_mode
-    pairs = open_pairs(
-        config.data,
-        image_key=config.image_key,
-        caption_key=config.caption_key,
-        recaptions=Recaptions(config.recaptions, mode) if config.recaptions else None,
-    )
+    pairs = open_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
     if distributed.rank() == 0:
         distributed.wait_for_all()
     return pairs

@@ -371,7 +371,8 @@ def _build_clip(directory: Path) -> Any:
         raise InputError(
             f"{directory} is not a CLIP checkpoint",
             why=f"its config.json has model_type {values.get('model_type')!r}, wanted 'clip'",
-            fix="give a CLIP with both towers, such as openai/clip-vit-base-patch16",
+            fix="give a CLIP with both towers, such as openai/clip-vit-base-patch16; a tower of "
+            f"another kind is trained on first: pacl train --vision {directory} --text TEXT",
         )
     try:
         name = CLIPS[values["model_type"]]

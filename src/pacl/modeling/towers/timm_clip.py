@@ -245,7 +245,7 @@ def _build_trunk(name: str, pool: str) -> Any:
     """Build a network of timm with random weights, for any size of image, without a classifier."""
     guard_against_torchvision()
     try:
-        import timm
+        import timm  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise EnvironmentProblem(
             "image towers of open_clip that are timm's need timm and torchvision",

@@ -78,9 +78,7 @@ class VitTower(PreparesImages, nn.Module):
             family = FAMILIES[model.config.model_type]
         else:
             family = FAMILIES[config.model_type]
-            model = build_pretrained(
-                family.architecture, directory, config=config, weights=weights, **family.options
-            )
+            model = build_pretrained(family.architecture, directory, config=config, weights=weights)
         return cls(
             model,
             family=family,
