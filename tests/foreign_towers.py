@@ -79,6 +79,7 @@ def write_words(
 
 
 VITS = {
+    "ViTModel": dict(image_size=64, patch_size=16, intermediate_size=48),
     "Dinov2Model": dict(image_size=56, patch_size=14),
     "Dinov2WithRegistersModel": dict(image_size=56, patch_size=14, num_register_tokens=4),
     "DINOv3ViTModel": dict(

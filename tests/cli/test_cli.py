@@ -113,7 +113,7 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 def test_commands_are_these() -> None:
     names = (
         "quickstart, train, segment, classify, evaluate, align, data check, "
-        "data cache, export, demo, doctor, models"
+        "data index, data convert, data cache, export, demo, doctor, models"
     )
     assert ", ".join(COMMANDS) == names
 

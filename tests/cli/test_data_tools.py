@@ -63,3 +63,24 @@ def test_a_cache_of_several_parts_serves_training(
     )
     assert main([*train, "--output", str(tmp_path / "x"), "--cache-dir", "y", "--cache", "none"])
     assert "error: cache_dir" in capsys.readouterr().err
+
+
+def test_index_and_convert_say_what_they_did(
+    pairs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    line = ["data", "convert", str(pairs_dir), "--output", str(small), "--short-side-px", "16"]
+    assert main(line) == 0
+    out, err = capsys.readouterr()
+    assert f"1 of 1 tars in {small}" in out
+    assert f"next: pacl train --data {small}" in err
+    assert main([*line, "--quality", "0"]) == 2
+    capsys.readouterr()
+    for words, n_built in (([], 1), ([], 0), (["--rebuild"], 1)):
+        assert main(["data", "index", str(small), *words]) == 0
+        assert f"12 samples in 1 tars; {n_built} indices written" in capsys.readouterr().out
+    (small / "00001.tar").write_bytes(b"no tar" * 200)
+    assert main(["data", "index", str(small)]) == 1
+    assert "error: " in capsys.readouterr().err
+    assert main(["data", "index", str(pairs_dir)]) == 2
+    assert "no tars in" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pacl.data.saved import DatasetPairs
 from pacl.errors import InputError
 
 
-def open_pairs(place: str | Path, **keys: str) -> Pairs | DatasetPairs:
+def open_pairs(place: str | Path, **keys: Any) -> Pairs | DatasetPairs:
     """Open what is no stream."""
     pairs = opening.open_pairs(place, **keys)
     assert isinstance(pairs, Pairs | DatasetPairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -16,29 +15,13 @@ from pacl.data.opening import open_pairs
 from pacl.data.order import MixedOrder, WindowedOrder
 from pacl.data.stream import MixedStream, iter_stand_ins
 from pacl.data.tars import TarPairs
-from pacl.errors import InputError
-
-Members = list[tuple[str, bytes]]
+from pacl.errors import EnvironmentProblem, InputError
+from tar_files import Members, png, write_tar
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tars, "RETRIES_S", (0.0,))
-
-
-def png(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 3), (number, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_tar(path: Path, members: Members, form: int = tarfile.USTAR_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 def samples(*numbers: int) -> Members:
@@ -115,7 +98,7 @@ def test_an_index_is_built_once_and_again_when_the_tar_changes(
     assert first.index_path == tmp_path / "a.tar.pacl-index"
     assert first.index_path.stat().st_size <= 200 + 40 * 2
     with monkeypatch.context() as patch:
-        patch.setattr(tar_index, "_build", None)
+        patch.setattr(tar_index, "build_index", None)
         assert tar_index.index_tar(path) == first
     first.index_path.write_bytes(b"{}")
     assert tar_index.index_tar(path) == first
@@ -133,7 +116,7 @@ def test_an_index_of_a_read_only_folder_is_kept_in_the_cache(
 
     def refuse(place: Path, content: bytes) -> None:
         if place.parent == tmp_path:
-            raise tar_index.EnvironmentProblem("read-only")
+            raise EnvironmentProblem("read-only")
         write(place, content)
 
     monkeypatch.setattr(tar_index, "write_atomically", refuse)

@@ -148,3 +148,16 @@ def test_a_missing_shard_is_replaced_and_other_data_refused(
 def test_a_checkpoint_keeps_the_words_of_a_stream(config: TrainConfig) -> None:
     objective = prepare(config.resolve(), on_encoded=None).objective
     assert {"house", "boat", "tree", "car"} <= set(objective.model.words)  # type: ignore[attr-defined]
+
+
+def test_a_table_of_captions_feeds_the_steps(config: TrainConfig, tmp_path: Path) -> None:
+    table = tmp_path / "new.jsonl"
+    records = [{"key": f"{k:04d}", "caption": f"a zebra {k}"} for k in range(N_SHARDS * N_EACH)]
+    table.write_text("\n".join(map(json.dumps, records)))
+    config = replace(config, recaptions=table).resolve()
+    setup = prepare(config, on_encoded=None)
+    batch = next(setup.feed.iter_batches(0, 7))
+    assert all(text.startswith("a zebra") for text in batch.table.texts[: batch.table.n_captions])
+    assert "24 captions of 24 keys" in setup.notes()[0]
+    other = prepare(replace(config, recaptions_mode="add"), on_encoded=None)
+    assert other.data_fingerprint != setup.data_fingerprint

@@ -20,6 +20,7 @@ from pacl.cli.classify import Classify, run_classify
 from pacl.cli.console import CANNOT_RUN, DONE, INTERRUPTED, WRONG_INPUT, result, say
 from pacl.cli.data_cache import CacheData, cache_data
 from pacl.cli.data_check import CheckData, check_data
+from pacl.cli.data_tars import ConvertData, IndexData, convert_data, index_data
 from pacl.cli.demo import DemoOptions, run_demo
 from pacl.cli.doctor import Doctor, run_doctor
 from pacl.cli.evaluate import Evaluate, run_evaluate
@@ -91,6 +92,19 @@ COMMANDS: dict[str, _Command] = {
         CheckData,
         check_data,
         ("pacl data check photos/captions.csv", "pacl data check voc20 --root data"),
+    ),
+    "data index": _Command(
+        IndexData,
+        index_data,
+        ('pacl data index "shards/{00000..00099}.tar"', "pacl data index shards --shard 0/4"),
+    ),
+    "data convert": _Command(
+        ConvertData,
+        convert_data,
+        (
+            "pacl data convert photos/captions.csv --output shards",
+            'pacl data convert "large/*.tar" --output small --short-side-px 336 --workers 8',
+        ),
     ),
     "data cache": _Command(
         CacheData,

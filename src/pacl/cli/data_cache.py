@@ -43,6 +43,9 @@ class CacheData:
     caption_key: str | None = None
     """Column of the captions; none: detected by name."""
 
+    recaptions: Path | None = None
+    """Table of captions for tars: it decides whether samples without a text are used."""
+
     token_kind: str = TrainConfig.token_kind
     """Last block of the frozen encoder."""
 
@@ -79,6 +82,7 @@ class CacheData:
             text=self.text,
             image_key=self.image_key,
             caption_key=self.caption_key,
+            recaptions=self.recaptions,
             token_kind=self.token_kind,
             token_layer=self.token_layer,
             image_size=self.image_size,
@@ -128,7 +132,8 @@ def _report(options: CacheData, done: CacheReport) -> None:
     if options.vision is not None:
         del words["--model"]
     words |= {"--image-key": options.image_key, "--caption-key": options.caption_key}
-    given = [f"{flag} {shlex.quote(value)}" for flag, value in words.items() if value]
+    words |= {"--recaptions": options.recaptions}
+    given = [f"{flag} {shlex.quote(str(value))}" for flag, value in words.items() if value]
     numbers = {"--token-layer": options.token_layer, "--image-size": options.image_size}
     given += [f"{flag} {value}" for flag, value in numbers.items() if value is not None]
     if options.token_kind != TrainConfig.token_kind:

@@ -40,6 +40,9 @@ class CheckData:
     caption_key: str | None = None
     """Column of the captions; none: detected by name."""
 
+    recaptions: Path | None = None
+    """Table of captions for tars, joined by key; see `pacl train -h`."""
+
     labels: str | None = None
     """Class names by mask id, where the folder has no classes.json: "sky,road" or a file."""
 
@@ -94,8 +97,14 @@ def _check_standard(name: str, options: CheckData) -> int:
 def _check_pairs(options: CheckData) -> int:
     from pacl.data.checking import check_pairs
     from pacl.data.opening import open_pairs
+    from pacl.data.recaptions import Recaptions
 
-    pairs = open_pairs(options.path, image_key=options.image_key, caption_key=options.caption_key)
+    pairs = open_pairs(
+        options.path,
+        image_key=options.image_key,
+        caption_key=options.caption_key,
+        recaptions=Recaptions(options.recaptions) if options.recaptions else None,
+    )
     result(pairs.summary())
     with progress("read pairs") as show:
         checked = check_pairs(pairs, on_progress=lambda done, n: show(done, n, ""))
@@ -106,6 +115,8 @@ def _check_pairs(options: CheckData) -> int:
         for name, key in (("image", options.image_key), ("caption", options.caption_key))
         if key is not None
     )
+    if options.recaptions is not None:
+        flags += f" --recaptions {shlex.quote(str(options.recaptions))}"
     say(f"next: pacl train --data {shlex.quote(str(options.path))}{flags} --output runs/mine")
     return pairs.n_skipped + checked.n_broken
 

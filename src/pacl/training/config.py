@@ -89,6 +89,13 @@ class TrainConfig:
     caption_key: str | None = None
     """Column of the captions; none: detected by name."""
 
+    recaptions: Path | None = None
+    """Table of captions for tars, joined by key (columns key and caption; any size as Parquet or
+    JSONL): new captions, and captions of samples without a text."""
+
+    recaptions_mode: Literal["replace", "add"] = "replace"
+    """Whether the captions of that table replace those in the tars, or are added to them."""
+
     objective: Literal["pacl", "clip"] = "pacl"
     """pacl: align patches with a frozen CLIP. clip: train the CLIP itself (pooled embeddings)."""
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from pacl.data.opening import open_pairs
 from pacl.data.pairs import PairSource
+from pacl.data.recaptions import Recaptions
 from pacl.data.stream import HeldStream, MixedStream, PairStream
 from pacl.data.tars import TarPairs
 from pacl.errors import InputError
@@ -120,7 +121,13 @@ def open_data(config: TrainConfig) -> PairSource | TarPairs | MixedStream:
     """Open the data; with several processes the first builds what indices are missing."""
     if distributed.rank() > 0:
         distributed.wait_for_all()
-    pairs = open_pairs(config.data, image_key=config.image_key, caption_key=config.caption_key)
+    mode = config.recaptions_mode
+    pairs = open_pairs(
+        config.data,
+        image_key=config.image_key,
+        caption_key=config.caption_key,
+        recaptions=Recaptions(config.recaptions, mode) if config.recaptions else None,
+    )
     if distributed.rank() == 0:
         distributed.wait_for_all()
     return pairs

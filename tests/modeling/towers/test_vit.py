@@ -17,6 +17,7 @@ from pacl.modeling.towers import load_text_tower, load_vision_tower
 from pacl.modeling.towers.vit import VitTower
 
 PREFIXES = {
+    "ViTModel": 1,
     "Dinov2Model": 1,
     "Dinov2WithRegistersModel": 5,
     "DINOv3ViTModel": 5,
@@ -41,7 +42,8 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[VitTower
 
 def library_tokens(model: Any, images: Tensor, n_prefix: int) -> Tensor:
     """Tokens as the library makes them, without those before the patches."""
-    options = {"interpolate_pos_encoding": True} if "Siglip" in type(model).__name__ else {}
+    asks = type(model).__name__ == "ViTModel" or "Siglip" in type(model).__name__
+    options = {"interpolate_pos_encoding": True} if asks else {}
     with torch.no_grad():
         return model(images, **options).last_hidden_state[:, n_prefix:]
 
@@ -147,6 +149,18 @@ def test_the_vision_half_of_a_pair(tmp_path: Path, name: str) -> None:
     expected = library_tokens(model, x, n_prefix)
     found, _ = tower.encode_patches(x, kind="features")
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_dinos_checkpoints_have_no_pooler(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = write_vit("ViTModel", tmp_path)
+    path, x = directory / "model.safetensors", images(32, 48)
+    expected, _ = load_vision_tower(directory).encode_patches(x, kind="features")
+    weights = {name: w for name, w in load_file(path).items() if not name.startswith("pooler")}
+    save_file(weights, path, metadata={"format": "pt"})
+    found, _ = load_vision_tower(directory).encode_patches(x, kind="features")
+    assert torch.equal(found, expected)
 
 
 def test_a_checkpoint_with_a_weight_missing_is_refused(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ class Family:
     parts: Callable[[Any], Any] = field(default=lambda block: block)
     """A block in the words of `token_kinds.apply_block`."""
 
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of its class beside the configuration."""
+
     token_kinds: tuple[str, ...] = DENSE_KINDS
     """The kinds of patch tokens that make sense."""
 
@@ -104,6 +107,23 @@ def _dino_parts(block: Any) -> Any:
     )
 
 
+def _vit_parts(block: Any) -> Any:
+    """Name a plain ViT block's modules as CLIP's are named."""
+    attention = block.attention
+    return SimpleNamespace(
+        layer_norm1=block.layernorm_before,
+        layer_norm2=block.layernorm_after,
+        mlp=block.mlp,
+        self_attn=SimpleNamespace(
+            q_proj=attention.q_proj,
+            k_proj=attention.k_proj,
+            v_proj=attention.v_proj,
+            out_proj=attention.o_proj,
+            num_heads=attention.num_attention_heads,
+        ),
+    )
+
+
 def _projection(model: Any) -> tuple[Tensor, Tensor | None]:
     projection = model.embeddings.patch_embeddings.projection
     return projection.weight, projection.bias
@@ -131,6 +151,18 @@ def _dino(architecture: str, **differences: Any) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "vit": _dino(  # DINO's own, the first, among others
+        "ViTModel",
+        blocks=lambda model: model.layers,
+        parts=_vit_parts,
+        options={"add_pooling_layer": False},  # DINO's checkpoints have none
+        processor={
+            "size": {"height": 224, "width": 224},
+            "do_center_crop": False,
+            "resample": BILINEAR,
+            **HALVES,
+        },
+    ),
     "dinov2": _dino("Dinov2Model"),
     "dinov2_with_registers": _dino(
         "Dinov2WithRegistersModel",

@@ -19,7 +19,12 @@ from pacl.modeling.towers.families import PAIRS
 
 
 def build_pretrained(
-    architecture: str, directory: Path, *, config: Any = None, weights: dict[str, Tensor]
+    architecture: str,
+    directory: Path,
+    *,
+    config: Any = None,
+    weights: dict[str, Tensor],
+    **options: Any,
 ) -> Any:
     """Build a model and fill it, in float32 and in evaluation mode.
 
@@ -28,6 +33,7 @@ def build_pretrained(
         directory: Holds config.json.
         config: A configuration in place of that file's.
         weights: As they are stored; transformers knows the names that a family had before.
+        options: Arguments of the class.
 
     Raises:
         InputError: The configuration is impossible, or weights are missing or do not fit.
@@ -43,6 +49,7 @@ def build_pretrained(
                 state_dict=weights,
                 output_loading_info=True,
                 dtype=torch.float32,
+                **options,
             )
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(

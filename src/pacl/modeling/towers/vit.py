@@ -78,7 +78,9 @@ class VitTower(PreparesImages, nn.Module):
             family = FAMILIES[model.config.model_type]
         else:
             family = FAMILIES[config.model_type]
-            model = build_pretrained(family.architecture, directory, config=config, weights=weights)
+            model = build_pretrained(
+                family.architecture, directory, config=config, weights=weights, **family.options
+            )
         return cls(
             model,
             family=family,
