@@ -324,6 +324,7 @@ class Model:
                 self.pacl,
                 vocabulary.text_embeds,
                 patch_stride_px=config.patch_stride_px,
+                grid=config.grid,
                 smoothing=config.smoothing,
             ),
             encoder=self.pacl.vision,

@@ -8,19 +8,30 @@ from PIL import Image, ImageFont
 
 from pacl.results.palette import class_colours
 from pacl.results.writers import lettering
-from pacl.results.writers.lettering import add_legend, drawable, find_room, shorten_legend
+from pacl.results.writers.lettering import (
+    add_legend,
+    drawable,
+    find_room,
+    search_step,
+    shorten_legend,
+)
 from pacl.results.writers.overlay import draw_overlay
+
+
+def room_in(region: np.ndarray, size_px: tuple[int, int]) -> tuple[int, int] | None:
+    step = search_step(region.shape)
+    return find_room(region[::step, ::step], size_px, step=step)
 
 
 def test_room_is_inside_the_region_and_near_its_middle() -> None:
     region = np.zeros((60, 90), dtype=bool)
     region[10:50, 20:80] = True
-    assert find_room(region, (20, 10)) == (50, 30)
-    assert find_room(region, (60, 40)) == (50, 30)
-    assert find_room(region, (61, 40)) is None
-    assert find_room(region, (200, 5)) is None
+    assert room_in(region, (20, 10)) == (50, 30)
+    assert room_in(region, (60, 40)) == (50, 30)
+    assert room_in(region, (61, 40)) is None
+    assert room_in(region, (200, 5)) is None
     region[25:35, 30:70] = False  # the middle is another's
-    found = find_room(region, (30, 8))
+    found = room_in(region, (30, 8))
     assert found is not None
     x, y = found
     assert region[y - 4 : y + 4, x - 15 : x + 15].all()
@@ -29,7 +40,7 @@ def test_room_is_inside_the_region_and_near_its_middle() -> None:
 def test_room_in_a_large_image_is_inside_too() -> None:
     rng = np.random.default_rng(0)
     blocks = np.kron(rng.random((13, 17)) > 0.3, np.ones((90, 90), dtype=bool))
-    x, y = find_room(blocks, (170, 80)) or (0, 0)
+    x, y = room_in(blocks, (170, 80)) or (0, 0)
     assert blocks[y - 40 : y + 40, x - 85 : x + 85].all()
 
 

@@ -75,6 +75,7 @@ class OpenScores:
             model.pacl,
             embeds,
             patch_stride_px=config.patch_stride_px,
+            grid=config.grid,
             smoothing=config.smoothing,
         )
 

@@ -72,6 +72,7 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
             pacl,
             vocabulary.text_embeds,
             patch_stride_px=task.config.patch_stride_px,
+            grid=task.config.grid,
             smoothing=task.config.smoothing,
             stopwatch=stopwatch,
         ),

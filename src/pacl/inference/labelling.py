@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Barrier
 from typing import NamedTuple
 
 import torch
@@ -20,6 +17,7 @@ from torch import Tensor
 
 from pacl.inference.blocks import Blocks
 from pacl.modeling.compatibility import NotFiniteError
+from pacl.runtime.threads import map_on_threads
 
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 25}
 """Upsampled scores held at once: on a CPU 1 MiB of float32, which its cache holds."""
@@ -166,32 +164,13 @@ def _competing(class_of_name: Tensor, candidates: Sequence[int]) -> Bool[Tensor,
 
 
 def _run_on_threads(label_strip: Callable[[range], None], blocks: Blocks, chunk: int) -> None:
-    """Label strip by strip; on a CPU each of torch's threads takes the next one when it is free."""
-    n_threads = torch.get_num_threads() if blocks.device.type == "cpu" else 1
+    """Label strip by strip."""
     at_most = STRIP.get(blocks.device.type, STRIP["cpu"]) // blocks.n_pixels
     fewest, most = (len(blocks) // n for n in N_STRIPS)
     at_once = max(chunk // (4 * blocks.n_names), most)
     strips = blocks.cut(min(at_once, fewest, at_most))
-    if n_threads == 1:
-        for strip in strips:
-            label_strip(strip)
-    else:
-        list(_workers(n_threads).map(label_strip, strips))
-
-
-@cache
-def _workers(n_threads: int) -> ThreadPoolExecutor:
-    """Return threads whose operations by torch run on themselves alone."""
-    workers, have_all = ThreadPoolExecutor(n_threads, "pacl-labelling"), Barrier(n_threads)
-
-    def start(_: int) -> None:
-        torch.get_num_threads()  # a thread's first question for it takes the process's number
-        torch.set_num_threads(1)
-        have_all.wait()
-
-    list(workers.map(start, range(n_threads)))
-    torch.set_num_threads(n_threads)  # threads that others start take the last number that was set
-    return workers
+    for _ in map_on_threads(label_strip, strips, device=blocks.device):
+        pass
 
 
 def iter_candidates(

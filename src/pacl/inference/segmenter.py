@@ -16,6 +16,7 @@ from torch import Tensor
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 from pacl.inference.labelling import BackgroundRule, above_entropy, below_probability, label_pixels
+from pacl.inference.shifted import check_shifts, encode_shifted
 from pacl.inference.smoothing import smooth_scores
 from pacl.inference.windows import PatchScorer, grid_px, score_maps
 from pacl.modeling.compatibility import patch_similarity
@@ -96,6 +97,7 @@ def build_scorer(
     text_embeds: Float[Tensor, "C D"],
     *,
     patch_stride_px: int | None = None,
+    grid: str = "whole",
     smoothing: float | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> PatchScorer:
@@ -105,6 +107,7 @@ def build_scorer(
         model: Embeds the patches.
         text_embeds: Unit norm, one row per name.
         patch_stride_px: Distance between patches; None: the patch size.
+        grid: How that stride is reached, see `SegmentConfig.grid`.
         smoothing: Share of the patches that scores are averaged over, see `smooth_scores`; None:
             each patch by itself.
         stopwatch: Measures the time of the network, as "encoder".
@@ -112,18 +115,30 @@ def build_scorer(
     Raises:
         InputError: The vision tower cannot space its patches that way.
     """
-    if patch_stride_px is not None:
+    patch_px = model.vision.patch_size_px
+    is_shifted = grid == "shifted" and patch_stride_px not in (None, patch_px)
+    if patch_stride_px is not None and not is_shifted:
         model.vision.check_stride(patch_stride_px)
+
+    def encode(images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        if patch_stride_px is None or not is_shifted:
+            return model.encode_patches(images, stride_px=patch_stride_px)
+        return encode_shifted(
+            model.encode_patches, images, patch_px=patch_px, stride_px=patch_stride_px
+        )
+
+    if patch_stride_px is not None and is_shifted:
+        check_shifts(patch_px, patch_stride_px)
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:
         with stopwatch.time("encoder") if stopwatch else nullcontext():
-            tokens, grid = model.encode_patches(images.to(model.device), stride_px=patch_stride_px)
+            tokens, size = encode(images.to(model.device))
             patch_embeds = model.embed_tokens(tokens)
         similarity = patch_similarity(patch_embeds, text_embeds)
         if smoothing is not None:
             similarity = smooth_scores(similarity, tokens, share=smoothing)
-        return similarity.unflatten(2, grid)
+        return similarity.unflatten(2, size)
 
     return score_patches
 

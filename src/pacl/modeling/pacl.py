@@ -239,7 +239,7 @@ class Pacl(nn.Module):
             return
         from pacl.modeling.engines import build_engine
 
-        engine = build_engine(name, self.vision)
+        engine = build_engine(name, self.vision, kind=self.token_kind, layer=self.token_layer)
         self._engine = None if engine.name == DEFAULT_ENGINE else engine
 
     @property

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -17,7 +18,7 @@ from checkpoints import write_clip
 from pacl.cli.options import ModelOptions
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling import engines
-from pacl.modeling.engines import ENGINES, build_engine, onnx, pick_engine, pytorch
+from pacl.modeling.engines import ENGINES, build_engine, choice, onnx, pytorch
 from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import walk
 from pacl.modeling.towers.hf import HfClip
@@ -145,30 +146,61 @@ def test_the_users_cache_holds_the_graphs(
 @pytest.mark.parametrize(
     ("flags", "missing", "expected"),
     [
-        ({"avx512_bf16"}, set(), "openvino-bf16"),
-        ({"amx_bf16"}, {"openvino"}, "torch-bf16"),
-        ({"avx2"}, set(), "openvino"),
-        ({"avx2"}, {"openvino"}, "onnx"),
-        (set(), {"openvino", "onnxscript"}, "torch"),
+        ({"avx512_bf16"}, {"onnx"}, ["torch", "torch-bf16"]),
+        ({"amx_bf16"}, {"onnxruntime"}, ["torch", "torch-bf16", "openvino", "openvino-bf16"]),
+        ({"avx2"}, set(), ["torch", "onnx", "openvino"]),
+        (set(), {"onnxscript"}, ["torch"]),
     ],
 )
-def test_auto_picks_by_what_the_machine_can_do(
-    flags: set[str], missing: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_chooses_from_what_runs_here(
+    flags: set[str], missing: set[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "cpu_flags", lambda: flags)
     monkeypatch.setattr(engines, "find_spec", lambda name: None if name in missing else name)
-    assert pick_engine(torch.device("cpu")) == expected
+    assert engines.candidates(torch.device("cpu")) == expected
 
 
-def test_auto_says_what_it_picked(
-    encoder: HfClip, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_shortest_time_wins_and_what_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "pick_engine", lambda _: "torch-bf16")
+    clock, took = [0.0], {"slow": [1, 3, 3, 3], "noisy": [9, 8, 2, 8], "refuses": [0]}
+
+    def run(name: str) -> None:
+        clock[0] += took[name].pop(0)
+        if name == "refuses":
+            raise InputError("not here", fix="another")
+
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
+    runs = {name: partial(run, name) for name in took}
+    assert choice.fastest(runs, wait=lambda: None) == "noisy"
+    assert choice.fastest({}, wait=lambda: None) is None
+
+
+def test_auto_measures_once_and_keeps_what_it_found(
+    encoder: HfClip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    measured: list[list[str]] = []
+
+    def fastest(runs: dict[str, Any], **_: object) -> str:
+        measured.append(list(runs))
+        runs["torch-bf16"]()
+        return "torch-bf16"
+
+    monkeypatch.setattr(engines, "cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    monkeypatch.setattr(choice, "fastest", fastest)
     with caplog.at_level(logging.INFO, logger="pacl.modeling.engines"):
-        engine = build_engine("auto", encoder)
-        engine.encode_patches(images(1, 3, 32, 32), kind="clip", layer=-1, stride_px=8)
-    assert engine.name == "torch-bf16"
-    assert caplog.messages == ["engine: torch-bf16 (PyTorch, products in bfloat16), auto's pick"]
+        engine = build_engine("auto", encoder, cache_dir=tmp_path)
+        assert build_engine("auto", encoder, cache_dir=tmp_path).name == engine.name == "torch-bf16"
+    assert measured == [["torch", "torch-bf16"]]
+    assert caplog.messages[1] == "engine: torch-bf16 (PyTorch, products in bfloat16), auto's pick"
+    build_engine("auto", encoder, layer=-2, cache_dir=tmp_path)  # another tower
+    (tmp_path / choice.FILE).write_text("{damaged")
+    build_engine("auto", encoder, cache_dir=tmp_path)
+    assert len(measured) == 3
 
 
 def test_a_missing_package_is_named_with_its_remedy(

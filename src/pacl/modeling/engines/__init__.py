@@ -20,6 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pacl.errors import EnvironmentProblem, InputError
+from pacl.modeling.engines import choice
+from pacl.modeling.engines.cache import graph_dir
 from pacl.modeling.towers import VisionTower
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.token_kinds import Grid
@@ -87,13 +89,23 @@ class DenseEngine:
         return self._runs[kind, layer](tokens, grid).float(), grid
 
 
-def build_engine(name: str, encoder: VisionTower, *, cache_dir: Path | None = None) -> DenseEngine:
+def build_engine(
+    name: str,
+    encoder: VisionTower,
+    *,
+    kind: str = "clip",
+    layer: int = -1,
+    cache_dir: Path | None = None,
+) -> DenseEngine:
     """Build an engine for a frozen encoder, and say in the log which it is.
 
     Args:
-        name: A key of ENGINES, or "auto" for what is likely the fastest here.
+        name: A key of ENGINES, or "auto" for the fastest here.
         encoder: With its weights in place; they must not change afterwards.
-        cache_dir: For exported graphs; None: pacl/engines in the user's cache.
+        kind: Tokens that "auto" measures with.
+        layer: Likewise.
+        cache_dir: For exported graphs and for what "auto" measured; None: pacl/engines in the
+            user's cache.
 
     Raises:
         InputError: There is no such engine, or it does not run this encoder, or not on its device.
@@ -105,7 +117,7 @@ def build_engine(name: str, encoder: VisionTower, *, cache_dir: Path | None = No
             fix="--engine torch",
         )
     if name == "auto":
-        name = pick_engine(encoder.device)
+        name = pick_engine(encoder, kind=kind, layer=layer, cache_dir=cache_dir)
         _log.info("engine: %s (%s), auto's pick", name, ENGINES[name])
     elif name in ENGINES:
         _log.debug("engine: %s (%s)", name, ENGINES[name])
@@ -135,22 +147,60 @@ def _choose_run(name: str, encoder: HfClip, cache_dir: Path | None) -> Callable[
     )
 
 
-def pick_engine(device: torch.device) -> str:
-    """The engine that is likely the fastest on a device, of those installed.
+def pick_engine(
+    encoder: HfClip, *, kind: str = "clip", layer: int = -1, cache_dir: Path | None = None
+) -> str:
+    """Return the engine that encodes images the fastest here, of those installed.
 
-    bfloat16 where the machine multiplies it faster than float32: labels then differ at a few
-    pixels. For float32's labels, name an engine.
+    It is measured at the first use on a machine, with a tower and with these versions of the
+    packages, in some seconds and the time that graphs take to be exported, and kept. Engines that
+    are compiled are left out. One in bfloat16 may win where the machine multiplies that in
+    hardware: labels then differ at a few pixels. For float32's labels, name an engine.
+
+    Args:
+        encoder: Whose vision tower is measured.
+        kind: Of the patch tokens.
+        layer: Of the patch tokens.
+        cache_dir: As for `build_engine`.
     """
+    names = candidates(encoder.device)
+    if len(names) == 1:
+        return names[0]
+    directory = graph_dir(cache_dir)
+    tower = f"{encoder.fingerprint} {kind} {layer}"
+    key = choice.machine_key(tower, device=encoder.device, flags=frozenset(cpu_flags()))
+    known = choice.recall(directory, key, names)
+    if known is not None:
+        return known
+    _log.info("measuring once which engine is the fastest here: %s", ", ".join(names))
+    size_px = encoder.image_size_px
+    images = torch.zeros(2, 3, size_px, size_px, device=encoder.device)
+    engines = {n: DenseEngine(encoder, n, _choose_run(n, encoder, cache_dir)) for n in names}
+    runs = {
+        name: partial(engine.encode_patches, images, kind=kind, layer=layer, stride_px=None)
+        for name, engine in engines.items()
+    }
+    wait = torch.cuda.synchronize if encoder.device.type == "cuda" else lambda: None
+    name = choice.fastest(runs, wait=wait) or "torch"
+    choice.remember(directory, key, name)
+    return name
+
+
+def candidates(device: torch.device) -> list[str]:
+    """Return the engines that "auto" chooses from on a device."""
+    has_bf16 = False
     if device.type == "cuda":
-        return "torch-bf16" if torch.cuda.is_bf16_supported() else "torch"
-    if device.type != "cpu":
-        return "torch"
-    has_openvino = not _missing("openvino")
-    if cpu_flags() & _BF16_FLAGS:
-        return "openvino-bf16" if has_openvino else "torch-bf16"
-    if has_openvino:
-        return "openvino"
-    return "torch" if _missing("onnx") else "onnx"
+        has_bf16 = torch.cuda.is_bf16_supported()
+    elif device.type == "cpu":
+        has_bf16 = bool(cpu_flags() & _BF16_FLAGS)
+    return [
+        name
+        for name in ENGINES
+        if not name.endswith("compiled")
+        and (has_bf16 or "bf16" not in name)
+        and (device.type == "cpu" or not packages_of(name))
+        and not _missing(name)
+    ]
 
 
 def _require(name: str, device: torch.device) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pacl.errors import InputError
+from pacl.modeling.engines.cache import graph_dir
 from pacl.modeling.towers.token_kinds import Grid
 from pacl.modeling.towers.walk import PatchTower
 from pacl.modeling.towers.whole_walks import WHOLE_WALKS
@@ -73,10 +73,8 @@ def export_tower(tower: PatchTower, *, fingerprint: str, cache_dir: Path | None 
         raise InputError(
             f"only torch's engines know {tower.kind} tokens", fix="--engine torch, or torch-bf16"
         )
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "pacl", "engines")
     name = f"{fingerprint}-{tower.kind}{tower.layer}-v{GRAPH_VERSION}.onnx"
-    path = cache_dir.expanduser() / name
+    path = graph_dir(cache_dir) / name
     if not path.exists():
         _log.info("exporting the encoder's graph to %s, once", path)
         with replacing(path) as draft:

@@ -90,18 +90,24 @@ def _glyph(font: ImageFont.FreeTypeFont, character: str) -> bytes:
     return image.tobytes()
 
 
-def find_room(region: Bool[np.ndarray, "H W"], size_px: tuple[int, int]) -> tuple[int, int] | None:
+def search_step(shape: tuple[int, ...]) -> int:
+    """Return which pixels of an image of (height, width) are looked at for room: every n-th."""
+    return max(1, min(shape) // _SIDE_SEARCHED)
+
+
+def find_room(
+    coarse: Bool[np.ndarray, "h w"], size_px: tuple[int, int], *, step: int = 1
+) -> tuple[int, int] | None:
     """Find where a box fits into a region, as near to its middle as it can.
 
     Args:
-        region: True inside.
+        coarse: True inside; every `step`-th row and column of the image, see `search_step`.
         size_px: Width and height of the box.
+        step: See above.
 
     Returns:
         The centre (x, y) of the box; None where it fits nowhere.
     """
-    step = max(1, min(region.shape) // _SIDE_SEARCHED)
-    coarse = region[::step, ::step]
     wide, tall = (-(-side // step) + (step > 1) for side in size_px)
     height, width = coarse.shape
     if tall > height or wide > width:
@@ -121,7 +127,7 @@ def find_room(region: Bool[np.ndarray, "H W"], size_px: tuple[int, int]) -> tupl
 
 
 def add_legend(image: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
-    """Draw colour swatches and words on a pale strip over the lower edge.
+    """Draw colour swatches and words on a pale strip over the lower edge, in the image itself.
 
     The strip takes at most a third of the image: the words shrink down to 8 px, and entries that
     still find no room are left out, the last ones first.
@@ -214,6 +220,5 @@ def _draw_strip(image: Image.Image, lines: list[list[LegendEntry]], text_px: int
                 pen.rounded_rectangle(box, radius=max(2, text_px // 5), fill=colour)
             pen.text((left + 1.5 * text_px, middle), words, fill=_INK, font=font, anchor="lm")
             left += _entry_px((entry, colour), text_px)
-    image = image.copy()
     image.paste(strip, top_left)
     return image

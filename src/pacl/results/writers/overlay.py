@@ -16,6 +16,7 @@ from pacl.results.writers.lettering import (
     find_room,
     legend_height_px,
     name_px,
+    search_step,
     shorten_legend,
 )
 from pacl.results.writers.strips import count_labels, row_strips
@@ -115,7 +116,7 @@ def _write_names(
     ]
     height = image.height
     while True:
-        names = [_place(_region(label_map, k + 1, height), labels[k], image.size) for k in seen]
+        names = [_place(label_map, k + 1, height, labels[k]) for k in seen]
         unnamed = [entry for entry, name in zip(entries, names, strict=True) if name is None]
         rest = shorten_legend(unnamed, image.size)
         top = image.height - legend_height_px(rest, image.size)
@@ -132,20 +133,16 @@ def _write_names(
     return add_legend(image, rest)
 
 
-def _region(label_map: Int[np.ndarray, "H W"], number: int, height: int) -> Bool[np.ndarray, "H W"]:
-    """Mark a label's pixels above the legend."""
-    region = label_map == number
-    region[height:] = False
-    return region
-
-
-def _place(region: Bool[np.ndarray, "H W"], label: str, size_px: tuple[int, int]) -> _Name | None:
-    """Find the largest name that fits into a region."""
+def _place(label_map: Int[np.ndarray, "H W"], number: int, height: int, label: str) -> _Name | None:
+    """Find the largest name that fits into a label's region above the legend."""
+    step = search_step(label_map.shape)  # of a large image the whole region would be as large
+    region = label_map[::step, ::step] == number
+    region[-(-height // step) :] = False
     for share in _SIZES:
-        text_px = max(_SMALLEST_PX, round(share * name_px(size_px)))
+        text_px = max(_SMALLEST_PX, round(share * name_px(label_map.shape[::-1])))
         words, font = drawable(label, text_px)
         box = round(font.getlength(words)) + text_px // 2, round(1.3 * text_px)
-        centre = find_room(region, box)
+        centre = find_room(region, box, step=step)
         if centre is not None:
             return (*centre, words, text_px)
     return None
