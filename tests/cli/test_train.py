@@ -48,6 +48,21 @@ def state(step: int, loss: float) -> Progress:
     return Progress(step, 1000, 11 * loss, loss, loss, 16, 0.1, 1.0, 1.0)
 
 
+def test_it_says_early_where_the_loss_goes_and_that_it_learns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    watch = train_command._Watch()
+    chance = math.log(16)
+    for step in range(1, 200):
+        watch.add(state(step, chance * (1.3 - 0.01 * step)))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("step 5: the loss per caption went from 3.58 to 3.47 and falls")
+    # The mean of 20 steps is below chance by 2 % at step 42.
+    assert lines[1].startswith("step 42: it learns: the loss per caption is 2.7")
+    assert "guessing: 6.2%" in lines[1]
+
+
 @pytest.mark.parametrize(("factor", "says"), [(1.0, True), (0.9, False)])
 def test_a_loss_at_chance_is_said_once(
     factor: float, says: bool, capsys: pytest.CaptureFixture[str]

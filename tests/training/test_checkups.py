@@ -96,6 +96,12 @@ def test_the_best_checkpoint_is_kept_and_survives_a_crash(
     assert Pacl.from_pretrained(config.output / "best").has_embedder
 
 
+def test_a_best_that_is_not_kept_up_is_named(config: TrainConfig) -> None:
+    with pytest.raises(MemoryError):
+        train(replace(config, checkpoint_every=3), progress=crash_at(4))
+    assert "is of earlier steps with --val" in (train(replace(config, val=None)).best or "")
+
+
 def test_scores_on_other_data_are_not_compared(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         train(replace(config, checkpoint_every=3), progress=crash_at(4))

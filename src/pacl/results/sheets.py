@@ -54,7 +54,6 @@ def draw_sheet(
         top += height
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 
 

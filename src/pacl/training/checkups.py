@@ -80,10 +80,13 @@ class Checkups:
 
     def describe_best(self) -> str | None:
         """Say which checkpoint was the best; None where none was scored."""
-        best = self._find_best()
+        best, place = self._find_best(), self._checkpoints.best_dir
         if best is None:
-            return None
-        return f"best at step {best['step']:,}, in {self._checkpoints.best_dir}: {best['sentence']}"
+            is_old = self._held_out is None and place.is_dir() and distributed.rank() == 0
+            return (
+                f"{place} is of earlier steps with --val, and comes before last/" * is_old or None
+            )
+        return f"best at step {best['step']:,}, in {place}: {best['sentence']}"
 
     def _draw(self, probe: Probe, step: int) -> Iterator[str]:
         path = self._directory / f"step-{step:06d}.png"

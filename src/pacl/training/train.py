@@ -140,11 +140,7 @@ def train(
     numbers = torch.arange(batch_size, device=setup.device)
     n_steps, steps_per_epoch = setup.n_steps, setup.feed.steps_per_epoch
     log_scale, bias = _build_scale(config, objective, setup.device)
-    parameters = dict(objective.parameters)
-    if config.logit_scale == "learn":
-        parameters["log_logit_scale"] = log_scale
-    if config.loss == "sigmoid":
-        parameters["logit_bias"] = bias
+    parameters = _name_trained(config, objective, log_scale, bias)
     optimiser = _build_optimiser(parameters, config)
 
     # Resume where an earlier run stopped, in all processes alike.
@@ -231,16 +227,16 @@ def train(
         checkpoint_dir=last_dir,
         metrics_path=record.metrics_path,
         loss=record.numbers.get("loss", math.nan),
+        accuracy=record.numbers.get("accuracy", math.nan),
+        meaning=tuple(describe_numbers(record.numbers)),
+        best=checkups.describe_best(),
         steps=step,
         n_steps=n_steps,
         seconds=time.perf_counter() - started_s,
         is_stopped=step < n_steps,
         is_terminated=signals == {signal.SIGTERM},
-        accuracy=record.numbers.get("accuracy", math.nan),
         batch_size=batch_size,
         notes=(*setup.notes(), *record.close()),
-        meaning=tuple(describe_numbers(record.numbers)),
-        best=checkups.describe_best(),
     )
 
 
@@ -285,6 +281,18 @@ def _build_scale(
     scale = torch.tensor(config.logit_scale_init or usual, device=device)
     bias = torch.tensor(config.logit_bias_init, device=device)
     return nn.Parameter(scale.log()), nn.Parameter(bias)
+
+
+def _name_trained(
+    config: TrainConfig, objective: Objective, log_scale: nn.Parameter, bias: nn.Parameter
+) -> dict[str, nn.Parameter]:
+    """Return all that is trained, by name."""
+    parameters = dict(objective.parameters)
+    if config.logit_scale == "learn":
+        parameters["log_logit_scale"] = log_scale
+    if config.loss == "sigmoid":
+        parameters["logit_bias"] = bias
+    return parameters
 
 
 def _find_left_out(
