@@ -82,8 +82,9 @@ def test_the_best_checkpoint_is_kept_and_survives_a_crash(
     config = replace(config, lr=0.02, checkpoint_every=3)
     parts = replace(config, output=tmp_path / "parts")
     done = train(config)
-    with pytest.raises(MemoryError):
-        train(parts, progress=crash_at(5))
+    for step in (1, 5):  # before the first checkpoint, and after it
+        with pytest.raises(MemoryError):
+            train(parts, progress=crash_at(step))
     train(parts)
     lines = held_out_lines(config)
     assert held_out_lines(parts) == lines

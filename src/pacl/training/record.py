@@ -51,7 +51,8 @@ class Record:
         if self._is_first:
             cut_metrics(self.metrics_path, first_step)
             cut_metrics(self._replaced_path, first_step)
-            self.held_out = cut_metrics(self._held_out_path, first_step)
+            # Scores of step 0 belong to this run: they are made again.
+            self.held_out = cut_metrics(self._held_out_path, first_step or -1)
         if self.held_out:
             self.numbers["held_out"] = self.held_out[-1]["sentence"]
         self._loggers = Loggers(config, first_step=first_step) if self._is_first else None
