@@ -40,6 +40,7 @@ def test_sigterm_is_obeyed_and_no_failure(
     assert "stopped after step 1 of 3; the checkpoint is complete" in capsys.readouterr().err
     assert main(command) == 0
     said = capsys.readouterr().err
+    assert "resumed after step 1 of 3" in said
     assert "3 steps" in said
     assert "an image finds its caption among 4; chance is 25.0%" in said
 

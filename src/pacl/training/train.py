@@ -148,7 +148,7 @@ def train(
     first_step = step = checkpoints.resume(saved)
     record = Record(config, first_step=first_step, n_steps=n_steps, batch_size=batch_size)
     checkups = Checkups(config, setup, checkpoints, record)
-    news = checkups.look(step) if step == 0 else ()
+    news = checkups.look(0) if step == 0 else [f"resumed after step {step:,} of {n_steps:,}"]
     signals: set[int] = set()
     record.start_clock()
     with interrupts_noted() as is_interrupted:
@@ -215,12 +215,12 @@ def train(
                 "eta_s": eta_s,
             }
             record.add_metrics(line, has_nouns=config.noun_weight > 0)
-            news = (*news, *checkups.look(step))
+            news += checkups.look(step)
             if step % config.checkpoint_every == 0:
                 checkpoints.save(step, record.numbers)
             if progress is not None:
                 progress(_progress(record.numbers, n_steps, line, news))
-            news = ()
+            news = []
         if step > first_step and step % config.checkpoint_every != 0:
             checkpoints.save(step, record.numbers)
     return TrainResult(
