@@ -79,6 +79,26 @@ def test_beside_transformers_format_it_is_not_read(tmp_path: Path) -> None:
         load_vision_tower(directory)
 
 
+def test_from_the_hub_its_own_weights_are_fetched_where_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_open_clip(tmp_path)
+    asked: list[str] = []
+
+    def snapshot_download(hub_id: str, *, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(directory)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_vision_tower("imageomics/bioclip").source == "imageomics/bioclip"
+    assert {"open_clip_config.json", "open_clip*.safetensors"} <= set(asked)
+    asked.clear()
+    (directory / "config.json").write_text('{"model_type": "clip"}')  # in both formats
+    with pytest.raises(InputError):
+        load_vision_tower("laion/in-both-formats")
+    assert "open_clip*.safetensors" not in asked
+
+
 def test_saved_it_has_transformers_format(tmp_path: Path) -> None:
     clip = HfClip.from_pretrained(write_open_clip(tmp_path / "a", quick_gelu=True))
     clip.save_pretrained(tmp_path / "b")
@@ -117,6 +137,7 @@ def test_what_is_no_plain_clip_is_refused(
     change(directory, half, **settings)
     with pytest.raises(InputError, match=next(iter(settings))):
         pacl.load(directory)
+    assert describe_towers(tmp_path) == []
 
 
 def test_a_timm_models_texts_are_a_tower(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pacl.modeling.names import CONFIG
 from pacl.modeling.towers import open_clip
-from pacl.modeling.towers.families import FAMILIES, PAIRS
+from pacl.modeling.towers.families import FAMILIES, NAFLEX, PAIRS
 from pacl.modeling.towers.files import PREPROCESSING, is_open_clip
 from pacl.modeling.towers.hf import CLIPS
 from pacl.modeling.towers.static_text import TOKENIZER
@@ -50,11 +50,13 @@ def _describe(directory: Path, name: str) -> dict[str, Any] | None:
     path = directory / CONFIG
     config = read_json_object(path) if path.is_file() else {}
     model_type = str(config.get("model_type", ""))
-    if not weights or config.get("format") == "pacl":
+    if not weights or config.get("format") == "pacl" or model_type in NAFLEX:
         return None
     licence, abilities = UNKNOWN, "texts"
     if is_open_clip(directory) and open_clip.is_timm(directory):
         family, part, abilities = "open_clip (timm)", "both", "features; its own stride"
+    elif is_open_clip(directory) and not open_clip.is_plain(directory):
+        return None
     elif model_type in CLIPS or is_open_clip(directory):
         family, part = CLIPS.get(model_type, "open_clip"), "both"
         abilities = f"{', '.join([*TOKEN_KINDS, 'scclip'])}; any stride; classify"

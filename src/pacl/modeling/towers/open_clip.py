@@ -104,6 +104,12 @@ def read_text_config(directory: Path, *, but: Collection[str] = ()) -> dict[str,
     }
 
 
+def is_plain(directory: Path) -> bool:
+    """Whether both towers are those of a plain CLIP."""
+    model = read_model(directory)
+    return not [*list_odd(model, "vision"), *list_odd(model, "text")]
+
+
 def is_timm(directory: Path) -> bool:
     """Whether the image tower is a network of timm."""
     return "timm_model_name" in read_model(directory)["vision_cfg"]
@@ -217,7 +223,7 @@ def read_preprocessing(directory: Path) -> dict[str, Any]:
 def _refuse(directory: Path, odd: list[str]) -> None:
     if odd:
         raise InputError(
-            f"{directory} is no CLIP of open_clip that pacl reads so",
+            f"{directory} is not a plain CLIP",
             why=f"{files.OPEN_CLIP_CONFIG} asks for {', '.join(odd)}",
             fix=f"give {SUPPORTED}",
         )
