@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from labelling import draw_scores
+from labelling import label_forms
 from measure import machine, now_s
 from random_clip import build_clip, draw_images, library_tokens
 from torch import Tensor
-from torch.nn import functional as F
 
-from pacl.inference.labelling import label_pixels
 from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.towers.walk import cpu_flags
@@ -72,20 +71,10 @@ def loss_round(seed: int) -> dict[str, float]:
 
 def labelling_round(n_names: int) -> Round:
     """Labels and confidence of 360 x 480 px from a grid of 16 x 21."""
-    classes = torch.arange(n_names)
 
     @torch.inference_mode()
     def one_round(seed: int) -> dict[str, float]:
-        scores = draw_scores("smooth", (16, 21), seed=seed, device=CPU, n_names=n_names)
-
-        def naive() -> None:
-            whole = F.interpolate(scores[None], (360, 480), mode="bilinear")[0]
-            (100 * whole).softmax(dim=0).max(dim=0)
-
-        def ours() -> None:
-            label_pixels(scores, class_of_name=classes, size_px=(360, 480), logit_scale=100.0)
-
-        return {"naive": timed(naive), "pacl": timed(ours)}
+        return {name: timed(form) for name, form in label_forms(n_names, seed=seed).items()}
 
     return one_round
 
@@ -145,7 +134,8 @@ def main() -> int:
         found[name] = measure(build, budget_s=settings.budget_s / len(CASES))
         print(f"{name}: {found[name]:.2f} times as fast as naive", file=sys.stderr)
         if settings.write:
-            report = {"machine": machine(CPU), "speedup": found}
+            load = round(os.getloadavg()[0], 1)
+            report = {"machine": machine(CPU) | {"load": load}, "speedup": found}
             path.write_text(json.dumps(report, indent=1) + "\n")
     if settings.write:
         return 0

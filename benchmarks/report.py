@@ -42,12 +42,22 @@ embeddings, embedder and labels are the same for all.
 | `openvino` | float32 | CPU, `pip install onnx onnxscript openvino` |
 | `openvino-bf16` | bfloat16 | CPU, the same |
 
-`auto` takes bfloat16 where the machine multiplies it faster than float32 (AVX512-BF16, AMX, GPUs),
-and of OpenVINO, ONNX Runtime and torch the first that is installed. The column "equal pixels" below
+`auto` measures those that are installed and need no compiler, in bfloat16 too where the machine
+multiplies it in hardware (AVX512-BF16, AMX, GPUs), on the model's own tower at its first use, and
+keeps the fastest in the cache, by machine, versions and tower. The column "equal pixels" below
 is the share of pixels with the same label as transformers' own float32 forward pass, in the worst
 round. ONNX Runtime and OpenVINO run a graph that is exported at the first use, and kept in
 `~/.cache/pacl/engines` ($XDG_CACHE_HOME); it serves every image size and patch stride, and all
 kinds of tokens but naclip.
+
+On an NVIDIA GPU nothing has been measured: none was at hand. The first command there is
+
+    bash benchmarks/run_gpu.sh
+
+which takes at most ten minutes, writes each result as it comes, and this page at the end; with
+`--dry-run` the same commands run on a CPU at tiny sizes. `make bench` compares the ratios of a CPU
+with those recorded on the same kind of machine, and `python benchmarks/large_image.py` measures the
+memory of 81 megapixels.
 """
 
 SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-STRIP_PX = 1 << 20
+STRIP_PX = 1 << 18
 """Pixels of a strip, about."""
 
 
