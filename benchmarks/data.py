@@ -10,6 +10,9 @@ ones, each with a caption. What is measured:
 - memory: resident MB after the first 10,000 samples and after --read samples.
 - throughput: images per second of processor time of `prefetch` over the stream, read, decoded and
   resized, beside those of Pillow decoding and resizing the same bytes from memory; in turns.
+- step: processor time of `pacl train` on the tars per step; the share of it that is neither
+  decoding (open and resize) nor the frozen towers, and that of feeding alone (reading, prefetching,
+  numbering texts, stacking), without the method itself (embedder, loss, optimiser).
 """
 
 from __future__ import annotations
@@ -21,20 +24,28 @@ import resource
 import tarfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 
+from pacl.data import tars
 from pacl.data.images import open_image
 from pacl.data.opening import open_pairs
 from pacl.data.prefetch import prefetch
 from pacl.data.tars import TarPairs
 from pacl.modeling.names import find_source
 from pacl.modeling.towers.hf import HfClip
+from pacl.training.config import TrainConfig
+from pacl.training.setup import prepare
+from pacl.training.train import Progress, train
 
 N_PER_TAR = 10_000
 BATCH = 256
@@ -105,6 +116,52 @@ def measure_throughput(pairs: TarPairs, n: int, workers: int, n_rounds: int) -> 
     return found | {"share_of_pillow": float(np.median(ratios))}
 
 
+def measure_step(folder: Path, model: str, batch_size: int, n_steps: int) -> dict[str, float]:
+    """Train on the tars without a cache, and tell decoding and towers from the rest."""
+    spent: dict[str, float] = {"decoding": 0.0, "towers": 0.0}
+
+    def timed_as(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            start_s = time.thread_time()
+            try:
+                return work(*args, **options)
+            finally:
+                spent[name] += time.thread_time() - start_s
+
+        return run
+
+    marks: list[tuple[float, float, float]] = []
+
+    def on_step(_: Progress) -> None:
+        marks.append((time.process_time(), spent["decoding"], spent["towers"]))
+
+    with ExitStack() as stack:
+        for owner, method, name in (
+            (tars, "open_image", "decoding"),
+            (HfClip, "resize", "decoding"),
+            (HfClip, "encode_patches", "towers"),
+            (HfClip, "encode_tokens", "towers"),
+        ):
+            work = timed_as(name, getattr(owner, method))
+            stack.enter_context(mock.patch.object(owner, method, work))
+        output = Path(stack.enter_context(TemporaryDirectory()))
+        config = TrainConfig(data=folder, output=output, model=model, cache="none")
+        settings = replace(config, batch_size=batch_size, steps=n_steps, device="cpu")
+        train(settings, progress=on_step)
+        feed = prepare(settings.resolve(), on_encoded=None).feed
+        before_s, decoded_s = time.process_time(), spent["decoding"]
+        n_fed = sum(1 for _ in feed.iter_batches(0, n_steps))
+        feeding = time.process_time() - before_s - (spent["decoding"] - decoded_s)
+    whole, decoding, towers = (np.array(marks[-1]) - np.array(marks[0])) / (len(marks) - 1)
+    return {
+        "step_share_of_feeding": feeding / n_fed / whole,
+        "step_cpu_s": whole,
+        "step_decoding_cpu_s": decoding,
+        "step_towers_cpu_s": towers,
+        "step_share_of_the_rest": 1 - (decoding + towers) / whole,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
@@ -113,6 +170,9 @@ def main() -> None:
     parser.add_argument("--read", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="storybook", help="of the training steps")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -135,6 +195,7 @@ def main() -> None:
     assert n_walked == len(opened)
     found["order_mb"] = resident_mb() - before_mb
     found |= measure_throughput(opened, min(4096, len(opened)), options.workers, options.rounds)
+    found |= measure_step(options.folder, options.model, options.batch_size, options.steps)
 
     def read(row: int) -> int:
         return len(opened.read_captions(row)) + len(opened.read_image_bytes(row))

@@ -89,7 +89,11 @@ class TarPairs:
         Raises:
             InputError: It is damaged, or its tar cannot be read.
         """
-        return open_image(self.read_image_bytes(row), name=self.name(row))
+        content = self.read_image_bytes(row)
+        try:
+            return open_image(content)
+        except InputError:
+            return open_image(content, name=self.name(row))  # fails again, with its name
 
     def read_image_bytes(self, row: int) -> bytes:
         """Read an image's file without decoding it.
