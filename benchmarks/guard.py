@@ -24,7 +24,7 @@ from measure import machine, now_s
 from random_clip import build_clip, draw_images, library_tokens
 from torch import Tensor
 
-from pacl.modeling.compatibility import patch_compatibility
+from pacl.modeling.compatibility import Implementation, patch_compatibility
 from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.towers.walk import cpu_flags
 
@@ -56,10 +56,11 @@ def loss_round(seed: int) -> dict[str, float]:
     patches = torch.randn(96, 196, 512, generator=generator)
     texts = torch.randn(96, 512, generator=generator)
     seconds = {}
-    for name, implementation in (("naive", "naive"), ("pacl", "tiled")):
+    forms: dict[str, Implementation] = {"naive": "naive", "pacl": "tiled"}
+    for name, implementation in forms.items():
         leaf = patches.clone().requires_grad_()
 
-        def step(leaf: Tensor = leaf, implementation: str = implementation) -> None:
+        def step(leaf: Tensor = leaf, implementation: Implementation = implementation) -> None:
             scores = patch_compatibility(
                 leaf, texts, patch_temperature=0.1, implementation=implementation
             )

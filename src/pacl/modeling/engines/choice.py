@@ -1,5 +1,7 @@
 """The engine that a short measurement finds to be the fastest here, kept in the user's cache."""
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import json
@@ -94,4 +96,6 @@ def _read(path: Path) -> dict[str, str]:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {str(key): str(name) for key, name in known.items()}
