@@ -64,8 +64,8 @@ VARIANTS = OBJECTIVES | {
     "pacl, temperature 1, no nouns": {"patch_temperature": 1.0, "noun_weight": 0.0},
     "pacl, zero null token": {"null_token": "zero"},
     "pacl, equal captions left out": {"false_negatives": "equal"},
-    "pacl, 64 patches": {"patches_per_image": 64},
-    "mean, 64 patches": {"pooling": "mean", "patches_per_image": 64},
+    "pacl, all patches": {"patches_per_image": None, "epochs": 9},
+    "mean, all patches": {"pooling": "mean", "patches_per_image": None, "epochs": 9},
 }
 
 Score = Callable[[Path], dict[str, float]]
@@ -188,8 +188,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--n-train", type=int, default=2800)
     parser.add_argument("--n-test", type=int, default=90)
-    parser.add_argument("--epochs", type=int, default=9)
-    parser.add_argument("--patches-per-image", type=int)
+    parser.add_argument("--epochs", type=int, default=28)
+    parser.add_argument("--patches-per-image", type=int, default=64)
     parser.add_argument("--vision", help="a vision tower, as for pacl train")
     parser.add_argument("--text", help="its text tower")
     args = parser.parse_args()

@@ -87,7 +87,7 @@ def test_rows_are_the_methods_they_name(told: dict[str, Any], tmp_path: Path) ->
     ours, paper = told["trained"]
     assert ours == TrainConfig(
         data=WORLD.train, output=tmp_path / "pacl", model="storybook",
-        batch_size=32, lr=3e-3, epochs=2, log_every=2,
+        batch_size=32, lr=3e-3, epochs=2, patches_per_image=64, log_every=2,
     )  # fmt: skip
     method = {k: PAPER[k] for k in ("patch_temperature", "token_layer", "init", "noun_weight")}
     assert paper == replace(ours, output=tmp_path / "paper", **method)
