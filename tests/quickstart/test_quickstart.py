@@ -80,17 +80,18 @@ def told(clip: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_rows_are_the_methods_they_name(told: dict[str, Any], tmp_path: Path) -> None:
-    config = quickstart.QuickstartConfig(tmp_path, n_train=7, n_test=5, epochs=2, seed=3)
+    config = quickstart.QuickstartConfig(tmp_path, n_train=7, n_test=5, epochs=4, paper_epochs=2, seed=3)
     report = quickstart.run_quickstart(config, on_stage=lambda *_: None)
     assert told["draw_world"][:4] == (tmp_path / "storybook", 7, 5, 3)
 
     ours, paper = told["trained"]
     assert ours == TrainConfig(
         data=WORLD.train, output=tmp_path / "pacl", model="storybook",
-        batch_size=32, lr=3e-3, epochs=2, patches_per_image=64, log_every=2,
+        batch_size=32, lr=3e-3, epochs=4, patches_per_image=64, log_every=2,
     )  # fmt: skip
     method = {k: PAPER[k] for k in ("patch_temperature", "token_layer", "init", "noun_weight")}
-    assert paper == replace(ours, output=tmp_path / "paper", **method)
+    passes = {"epochs": 2, "patches_per_image": None}
+    assert paper == replace(ours, output=tmp_path / "paper", **passes, **method)
     assert paper != replace(ours, output=paper.output)
 
     models = told["scored"]

@@ -26,6 +26,9 @@ class Quickstart:
     epochs: int | None = None
     """Passes over the training images; none: likewise."""
 
+    paper_epochs: int | None = None
+    """Passes of the row with the paper's method; none: likewise."""
+
     seed: int | None = None
     """Seeds the drawn world; none: likewise."""
 
