@@ -80,7 +80,9 @@ def told(clip: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_rows_are_the_methods_they_name(told: dict[str, Any], tmp_path: Path) -> None:
-    config = quickstart.QuickstartConfig(tmp_path, n_train=7, n_test=5, epochs=4, paper_epochs=2, seed=3)
+    config = quickstart.QuickstartConfig(
+        tmp_path, n_train=7, n_test=5, epochs=4, paper_epochs=2, seed=3
+    )
     report = quickstart.run_quickstart(config, on_stage=lambda *_: None)
     assert told["draw_world"][:4] == (tmp_path / "storybook", 7, 5, 3)
 
