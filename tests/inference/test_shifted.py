@@ -58,6 +58,7 @@ def test_it_is_the_plain_grid_at_the_patch_size_and_finer_below(model: Model) ->
     assert 0 < abs(scores - expected).mean() < 0.5 * expected.std()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_does_not_fit_is_refused(model: Model) -> None:
     image = Image.new("RGB", (64, 64))
     with pytest.raises(InputError, match="use 1, 2, 4"):
