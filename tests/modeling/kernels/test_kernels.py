@@ -57,6 +57,18 @@ def test_a_zero_patch_with_the_largest_cosine(dtype: torch.dtype, implementation
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+def test_a_transposed_gradient_is_read_as_it_is_meant(implementation: Any) -> None:
+    """A loss over columns hands one over."""
+    patches, texts = draw(2, 2, 5, 8)
+    weights = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+    found = []
+    for gradient in (weights, weights.T.contiguous().T):
+        leaf = patches.clone().requires_grad_()
+        patch_compatibility(leaf, texts, implementation=implementation).backward(gradient)
+        found.append(leaf.grad)
+    assert torch.equal(*found)
+
+
 def test_nothing_to_compare(implementation: Any) -> None:
     patches, texts = draw(2, 3, 4, 5)
     for images, words in ((patches, texts[:0]), (patches[:0], texts)):

@@ -35,7 +35,8 @@ def define_operator(name: str, forward: Forward, backward: Backward) -> Forward:
 
     def differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         needed = list(ctx.needs_input_grad)
-        gradients = run_backward(gradient, *ctx.saved_tensors, needed)
+        # Contiguous: that of a loss over columns may be transposed, which a kernel would not see.
+        gradients = run_backward(gradient.contiguous(), *ctx.saved_tensors, needed)
         return tuple(g if yes else None for g, yes in zip(gradients, needed, strict=True))
 
     run_forward = _define(name, _FORWARD, forward, _fake_forward)
