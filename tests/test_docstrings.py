@@ -9,8 +9,6 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "pacl"
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises):\n((?:(?:    .*)?\n)+)", re.M)
 NAMED = re.compile(r"[*\w., ]+?: ")
@@ -29,10 +27,10 @@ def entries(docstring: str) -> Iterator[str]:
             yield " ".join(entry[name.end() if name else 0 :].split())
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: p.stem)
-def test_entries_are_sentences(path: Path) -> None:
+def test_entries_are_sentences() -> None:
     wrong = [
-        entry
+        f"{path.relative_to(SOURCE)}: {entry}"
+        for path in sorted(SOURCE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, DOCUMENTED)
         for entry in entries(ast.get_docstring(node, clean=False) or "")

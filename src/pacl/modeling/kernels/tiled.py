@@ -206,8 +206,8 @@ class _TileGradient:
 
         Args:
             unit_texts: Their embeddings (C, D).
-            push: g / sqrt(Q) (I, C).
-            pull: g compatibility / Q (I, C).
+            push: Of shape (I, C), g / sqrt(Q).
+            pull: Of shape (I, C), g compatibility / Q.
 
         Returns:
             The weights a and the gradient dZ of the softmax's argument, both (I, T, C).
