@@ -26,6 +26,8 @@ from pacl.evaluation.predictor import Example, Predictor, build_predictor
 from pacl.evaluation.presets import Preset, build_preset
 from pacl.evaluation.run import as_baseline
 from pacl.evaluation.task import Pamr, Task, build_candidates
+from pacl.modeling.embedder import VisionEmbedder
+from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import load_vision_tower
 from pacl.modeling.towers import whole_walks as walks
 from pacl.modeling.towers.hf import HfClip
@@ -335,3 +337,20 @@ RECORDED = np.array(
         [175, 182, 194, 206, 218, 230, 238],
     ]
 )
+
+
+def test_another_tower_keeps_its_own_colours(
+    clip: Model, image: np.ndarray, tmp_path: Path
+) -> None:
+    """RADIO normalises in its first layer: to be shown ImageNet's deviations would do it twice."""
+    vision = load_vision_tower(write_vit("RadioModel", tmp_path / "radio"))
+    text = clip.pacl.text
+    embedder = VisionEmbedder(vision.width, text.text_width)
+    pair = Pacl(vision=vision, text=text, embedder=embedder, token_kind="features")
+    preset = replace(build_preset("tcl", "voc20"), templates=SIMPLE)
+    predictor = build(Model(pair), preset, tmp_path)
+    Image.fromarray(image).save(tmp_path / "images" / "0.png")
+    pixels = predictor.read(predictor.task.dataset.items[0]).pixels
+    assert 0 <= pixels.min() < 0.1 < 0.9 < pixels.max() <= 1
+    assert preset.path.changes_clip
+    assert not pair.runs_as_published

@@ -22,7 +22,6 @@ from pacl.data.prefetch import N_THREADS, prefetch
 from pacl.datasets.segmentation.masks import MaskItem
 from pacl.evaluation.task import Task, with_background_level
 from pacl.inference.config import SegmentConfig
-from pacl.inference.image_path import OWN_PATH
 from pacl.inference.pamr import refine_grid, refine_scores
 from pacl.inference.path_segmenter import PathSegmenter, PixelReader
 from pacl.inference.pixel_scores import Refine, WindowPamr
@@ -63,8 +62,10 @@ def build_predictor(model: Model, task: Task, *, stopwatch: Stopwatch | None = N
         check_config(task.config, patch_px=pacl.vision.patch_size_px)
     with stopwatch.time("words") if stopwatch else nullcontext():
         vocabulary = model.vocabulary(task.candidates.labels, templates=task.templates)
-    if (path.positions, path.activation) != (OWN_PATH.positions, OWN_PATH.activation):
-        pacl = pacl.as_published(positions=path.positions, activation=path.activation)
+    if path.changes_clip:
+        pacl = pacl.as_published(
+            normalisation=path.normalisation, positions=path.positions, activation=path.activation
+        )
     return Predictor(
         task,
         encoder=pacl.vision,

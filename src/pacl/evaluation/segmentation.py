@@ -37,7 +37,10 @@ from pacl.runtime.stopwatch import Stopwatch
 
 OnProgress = Callable[[int, int, float], None]
 """Told the images done, the images in all and the mIoU so far."""
-OTHER_TOWER = "the preset is of a CLIP; this vision tower keeps its own positions and activation"
+OTHER_TOWER = (
+    "the preset is of a CLIP; this vision tower keeps its own mean and deviation of colours, "
+    "positions and activation"
+)
 _GAP_PX = 8
 _PAPER = (250, 250, 248)
 
@@ -188,8 +191,8 @@ def measure_segmentation(
         keys=tuple(task.key(f"{each} {model.describe()}") for each in fingerprints),
     )
     warnings = (*opened.warnings, *drawn_only(model, is_drawn=opened.is_drawn))
-    if task.path.positions == "tenth" or task.path.activation == "gelu":
-        warnings += () if model.pacl.runs_as_published else (OTHER_TOWER,)
+    if task.path.changes_clip and not model.pacl.runs_as_published:
+        warnings += (OTHER_TOWER,)
     return SegmentationMeasurement(opened, subject, scores, warnings)
 
 

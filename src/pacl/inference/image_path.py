@@ -26,7 +26,7 @@ class ImagePath:
     resize_filter: Literal["checkpoint", "opencv"] = "checkpoint"
     """opencv: bilinear without averaging, to the bit as OpenCV computes it."""
     normalisation: Literal["checkpoint", "imagenet"] = "checkpoint"
-    """Mean and standard deviation of the colours."""
+    """Mean and standard deviation of the colours that a CLIP is shown."""
     border: Literal["cut", "pad-end", "pad-both"] = "cut"
     """Sides of windows that are no whole patches: the rest is not looked at; or zeros are added
     (after normalising) below and to the right; or all around. Only the last kind is cut off again:
@@ -56,6 +56,12 @@ class ImagePath:
         )
         if self.upsampling == "once" and needs_pixels:
             raise ValueError(f"upsampling must be twice for such a path: {self}")
+
+    @property
+    def changes_clip(self) -> bool:
+        """Whether a CLIP runs otherwise than its checkpoint says; other towers never do."""
+        knobs = (self.normalisation, self.positions, self.activation)
+        return knobs != ("checkpoint", "centres", "checkpoint")
 
     def size_px(self, height: int, width: int, *, short_side_px: int) -> tuple[int, int]:
         """Return the height and width that an image is resized to by the rule "pixels".

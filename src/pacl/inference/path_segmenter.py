@@ -24,10 +24,6 @@ from pacl.inference.segmenter import (
 )
 from pacl.inference.windows import PatchScorer
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Of the values 0 to 255, as mmsegmentation's configurations give them."""
-
 
 class PixelReader(ImageReader, Protocol):
     """What a published protocol needs of an encoder."""
@@ -99,11 +95,6 @@ class PathSegmenter:
             pixels = torch.from_numpy(resized).permute(2, 0, 1)
         else:
             pixels = reader.resize(image, size_px=size_px)
-        if path.normalisation == "imagenet":
-            mean, std = (
-                torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD)
-            )
-            return Prepared(image, (pixels.float() - mean) / std, None)
         return Prepared(image, reader.normalise(pixels), None)
 
     def score(

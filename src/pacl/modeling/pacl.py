@@ -247,18 +247,21 @@ class Pacl(nn.Module):
         """Whether `as_published` changes anything: the vision tower is a CLIP's."""
         return isinstance(self.vision, HfClip | ProxyClip)
 
-    def as_published(self, *, positions: str, activation: str) -> Pacl:
+    def as_published(self, *, normalisation: str, positions: str, activation: str) -> Pacl:
         """Return this model with a CLIP's vision tower run as a published protocol's code runs it.
 
         Args:
-            positions: As in `pacl.inference.image_path.ImagePath`.
+            normalisation: As in `pacl.inference.image_path.ImagePath`.
+            positions: Likewise.
             activation: Likewise.
 
         Another tower stays as it is: what it has of these is its own.
         """
         if not isinstance(self.vision, HfClip | ProxyClip):
             return self
-        vision = self.vision.as_published(positions=positions, activation=activation)
+        vision = self.vision.as_published(
+            normalisation=normalisation, positions=positions, activation=activation
+        )
         other = copy.copy(self)
         other._modules = dict(self._modules)
         other.vision = vision

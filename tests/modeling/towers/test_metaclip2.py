@@ -69,6 +69,9 @@ def test_images_are_the_librarys(directory: Path, library: Any, size: tuple[int,
     assert grid == (size[0] // 8, size[1] // 8)
     expected = output.last_hidden_state[:, 1:]
     assert (tokens - expected).abs().max() <= 1e-4 * expected.abs().max()
+    normed, _ = tower.encode_patches(x, kind="clip")
+    expected = library.vision_model.post_layernorm(expected)
+    assert (normed - expected).abs().max() <= 1e-4 * expected.abs().max()
     pooled = F.normalize(library.visual_projection(output.pooler_output), dim=-1)
     torch.testing.assert_close(tower.encode_images(x), pooled, atol=1e-5, rtol=1e-4)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import references
@@ -113,13 +115,29 @@ def _image(folder: Path) -> Path:
 
 def test_the_fingerprint_is_of_both_towers(model: Model, dino: VisionTower, tmp_path: Path) -> None:
     other = load_vision_tower(write_vit("Dinov2WithRegistersModel", tmp_path))
-    models = [as_baseline(model, "proxyclip", engine="torch", proxy=each) for each in (dino, other)]
+    changed = load_vision_tower(_with_another_weight(tmp_path, tmp_path / "changed"))
+    proxies = dino, other, changed
+    models = [as_baseline(model, "proxyclip", engine="torch", proxy=each) for each in proxies]
     prints = {each.fingerprint for each in models}
-    assert len(prints) == 2
+    assert len(prints) == 3
     assert all(model.pacl.vision.fingerprint in each for each in prints)
-    published = models[0].pacl.as_published(positions="tenth", activation="gelu")
+    published = models[0].pacl.as_published(
+        normalisation="imagenet", positions="tenth", activation="gelu"
+    )
     assert isinstance(published.vision, ProxyClip)
     assert published.fingerprint != models[0].fingerprint
+    pixels = torch.randint(256, (1, 3, 28, 28), dtype=torch.uint8)
+    factor, offset = published.vision._recolour
+    shown = published.vision.normalise(pixels) * factor + offset
+    torch.testing.assert_close(shown, dino.preprocessing.normalise(pixels))
+
+
+def _with_another_weight(directory: Path, target: Path) -> Path:
+    shutil.copytree(directory, target)
+    weights = load_file(target / "model.safetensors")
+    weights["layernorm.bias"][0] += 0.01
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target
 
 
 def test_an_engine_is_refused(model: Model, dino: VisionTower) -> None:

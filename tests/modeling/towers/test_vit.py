@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+import pacl
 from foreign_towers import VITS, write_vit
 from pacl.errors import InputError
 from pacl.modeling.towers import load_text_tower, load_vision_tower
@@ -180,6 +181,6 @@ def test_naflex_is_refused(tmp_path: Path, name: str) -> None:
     directory = write_vit("SiglipModel", tmp_path)
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": name}))
-    for load in (load_vision_tower, load_text_tower):
+    for load in (load_vision_tower, load_text_tower, pacl.load):
         with pytest.raises(InputError, match="NaFlex"):
             load(directory)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pacl.errors import InputError
 from pacl.modeling.towers.positions import BICUBIC, TableFilter
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS
 
@@ -248,3 +250,13 @@ PAIRS = {"siglip": "SiglipModel", "tipsv2": "Tipsv2Model"}
 
 NAFLEX = ("siglip2", "siglip2_vision_model", "siglip2_text_model")
 """Values of `model_type` of SigLIP 2 for images of any shape; of a fixed size it is a "siglip"."""
+
+
+def refuse_naflex(model_type: str | None, source: str | Path) -> None:
+    """Raise InputError where a `model_type` is that of a SigLIP 2 for images of any shape."""
+    if model_type in NAFLEX:
+        raise InputError(
+            f"{source} is a NaFlex SigLIP 2, which pacl does not read",
+            why="it takes images as lists of patches, each with a grid of its own",
+            fix="give a SigLIP 2 of a fixed size, such as google/siglip2-base-patch16-224",
+        )

@@ -261,7 +261,7 @@ def download_checkpoint(hub_id: str) -> Path:
     raise InputError(
         f"{hub_id} has no safetensors on the hub, and pickles are refused",
         why="opening a pickle can run any code",
-        fix="where you trust it, convert it once: CLIPModel.from_pretrained(...)"
+        fix="where you trust it, convert it once: AutoModel.from_pretrained(...)"
         ".save_pretrained(...) of transformers writes " + WEIGHTS,
     )
 
@@ -282,7 +282,7 @@ def _weight_files(directory: Path) -> list[Path]:
         raise InputError(
             f"{directory} holds its weights as a pickle only ({_listing(pickles)}): refused",
             why="opening a pickle can run any code; looked for: " + WEIGHTS,
-            fix="where you trust the file, convert it once: CLIPModel.from_pretrained(...)"
+            fix="where you trust the file, convert it once: AutoModel.from_pretrained(...)"
             ".save_pretrained(...) of transformers writes " + WEIGHTS,
         )
     raise InputError(f"{directory} holds no {WEIGHTS}", why=found_files(directory))

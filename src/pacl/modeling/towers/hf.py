@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from pacl.errors import InputError
 from pacl.modeling.towers import files, open_clip
 from pacl.modeling.towers.clip_tokens import TokenizesAsClip, build_tokenizer
+from pacl.modeling.towers.families import IMAGENET, refuse_naflex
 from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
@@ -198,13 +200,19 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
         self.clip.logit_scale.data.fill_(logit_scale).log_()
         self._fingerprint = ""
 
-    def as_published(self, *, positions: str, activation: str) -> HfClip:
+    def as_published(self, *, normalisation: str, positions: str, activation: str) -> HfClip:
         """Return a CLIP of the same weights that runs as a published protocol's code runs it.
 
         Args:
-            positions: As in `pacl.inference.image_path.ImagePath`.
+            normalisation: As in `pacl.inference.image_path.ImagePath`.
+            positions: Likewise.
             activation: Likewise. "gelu" concerns the vision tower alone.
         """
+        preprocessing = self.preprocessing
+        if normalisation == "imagenet":
+            preprocessing = replace(
+                preprocessing, mean=IMAGENET["image_mean"], std=IMAGENET["image_std"]
+            )
         shared = {id(value): value for value in (*self.clip.parameters(), *self.clip.buffers())}
         clip = copy.deepcopy(self.clip, shared)
         if activation == "gelu":
@@ -216,7 +224,7 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
         other = HfClip(
             clip,
             self.tokenizer,
-            preprocessing=self.preprocessing,
+            preprocessing=preprocessing,
             source=self.source,
             directory=self._directory,
             fingerprint=f"{self.fingerprint}-{activation}",
@@ -367,6 +375,7 @@ def _build_clip(directory: Path) -> Any:
     from huggingface_hub.errors import StrictDataclassError
 
     values = _layout(directory).read_config(directory)
+    refuse_naflex(values.get("model_type"), directory)
     if values.get("model_type") not in CLIPS:
         raise InputError(
             f"{directory} is not a CLIP checkpoint",

@@ -10,7 +10,7 @@ from pacl.errors import InputError
 from pacl.modeling.names import CONFIG, find_source
 from pacl.modeling.towers import files, open_clip
 from pacl.modeling.towers.conv import ConvTower
-from pacl.modeling.towers.families import FAMILIES, NAFLEX, PAIRS
+from pacl.modeling.towers.families import FAMILIES, PAIRS, refuse_naflex
 from pacl.modeling.towers.hf import CLIPS, HfClip
 from pacl.modeling.towers.protocols import FrozenClip, TextTower, VisionTower
 from pacl.modeling.towers.static_text import TOKENIZER, StaticText
@@ -51,7 +51,7 @@ def load_vision_tower(source: str | Path, *, device: str | torch.device = "cpu")
         kind = TimmTower
     else:
         model_type = files.read_config(directory).get("model_type")
-        _refuse_naflex(model_type, source)
+        refuse_naflex(model_type, source)
         kind = VitTower if model_type in {*FAMILIES, *PAIRS} else ConvTower
     tower = kind.from_pretrained(directory, device=device)
     tower.source = str(source)
@@ -75,7 +75,7 @@ def load_text_tower(source: str | Path, *, device: str | torch.device = "cpu") -
         return load_clip(source, device=device)
     guard_against_torchvision()
     values = files.read_config(found) if (found / CONFIG).is_file() else {}
-    _refuse_naflex(values.get("model_type"), source)
+    refuse_naflex(values.get("model_type"), source)
     is_encoder = values.get("model_type") in {*TEXT_FAMILIES, *PAIRS}
     if files.is_open_clip(found):
         tower: OpenClipText | StaticText | TransformerText = OpenClipText.from_pretrained(
@@ -103,15 +103,6 @@ def load_pair(
         clip = load_clip(vision, device=device)
         return clip, clip
     return load_vision_tower(vision, device=device), load_text_tower(text, device=device)
-
-
-def _refuse_naflex(model_type: str | None, source: str | Path) -> None:
-    if model_type in NAFLEX:
-        raise InputError(
-            f"{source} is a NaFlex SigLIP 2, which pacl does not read",
-            why="it takes images as lists of patches, each with a grid of its own",
-            fix="give a SigLIP 2 of a fixed size, such as google/siglip2-base-patch16-224",
-        )
 
 
 def _is_clip(directory: Path) -> bool:

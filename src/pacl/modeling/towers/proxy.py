@@ -79,9 +79,11 @@ class ProxyClip(PreparesImages, EncodesTexts, nn.Module):
         """The CLIP's factor between cosine and logit."""
         return self.clip.logit_scale
 
-    def as_published(self, *, positions: str, activation: str) -> ProxyClip:
+    def as_published(self, *, normalisation: str, positions: str, activation: str) -> ProxyClip:
         """Return the same two towers, the CLIP as `HfClip.as_published` returns it."""
-        clip = self.clip.as_published(positions=positions, activation=activation)
+        clip = self.clip.as_published(
+            normalisation=normalisation, positions=positions, activation=activation
+        )
         return ProxyClip(clip, self.proxy)
 
     # ---- images ---------------------------------------------------------------------------
