@@ -74,8 +74,11 @@ def test_index_and_convert_say_what_they_did(
     out, err = capsys.readouterr()
     assert f"1 of 1 tars in {small}" in out
     assert f"next: pacl train --data {small}" in err
-    assert main([*line, "--quality", "0"]) == 2
-    capsys.readouterr()
+    for words in (["--quality", "0"], ["--short-side-px", "0"], ["--workers", "0"]):
+        assert main([*line, *words]) == 2
+        assert "0 is out of range" in capsys.readouterr().err
+    assert main(["data", "index", str(small), "--workers", "0"]) == 2
+    assert "workers: 0 is out of range" in capsys.readouterr().err
     for words, n_built in (([], 1), ([], 0), (["--rebuild"], 1)):
         assert main(["data", "index", str(small), *words]) == 0
         assert f"12 samples in 1 tars; {n_built} indices written" in capsys.readouterr().out

@@ -65,6 +65,8 @@ def index_data(options: IndexData) -> int:
     from pacl.data.prefetch import prefetch
     from pacl.data.tar_index import TarIndex, build_index, find_index
 
+    if options.workers < 1:
+        raise InputError(f"workers: {options.workers} is out of range", fix="--workers 8")
     number, n_parts = parse_shard(options.shard)
     paths = find_tars(options.data)
     if not paths:
@@ -100,8 +102,17 @@ def convert_data(options: ConvertData) -> int:
     from pacl.data.converting import convert_pairs
     from pacl.data.opening import open_pairs
 
-    if options.short_side_px < 1 or not 1 <= options.quality <= 100:
-        raise InputError("short_side_px or quality is out of range")
+    limits = {
+        "short_side_px": options.short_side_px >= 1,
+        "quality": 1 <= options.quality <= 100,
+        "workers": options.workers >= 1,
+    }
+    for name, is_fine in limits.items():
+        if not is_fine:
+            raise InputError(
+                f"{name}: {getattr(options, name)} is out of range",
+                fix="sides and workers are at least 1, quality is 1 to 100",
+            )
     pairs = open_pairs(options.data, image_key=options.image_key, caption_key=options.caption_key)
     say(pairs.summary())
     with progress("convert") as show:

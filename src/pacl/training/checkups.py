@@ -82,10 +82,9 @@ class Checkups:
         """Say which checkpoint was the best; None where none was scored."""
         best, place = self._find_best(), self._checkpoints.best_dir
         if best is None:
-            is_old = self._held_out is None and place.is_dir() and distributed.rank() == 0
-            return (
-                f"{place} is of earlier steps with --val, and comes before last/" * is_old or None
-            )
+            if self._held_out is None and place.is_dir() and distributed.rank() == 0:
+                return f"{place} is of earlier steps with --val, and comes before last/"
+            return None
         return f"best at step {best['step']:,}, in {place}: {best['sentence']}"
 
     def _draw(self, probe: Probe, step: int) -> Iterator[str]:
