@@ -105,13 +105,17 @@ def test_the_mathematics_needs_torch_only() -> None:
     assert out == "[]\n"
 
 
+NEEDED_AT_ONCE = {"app.py": "gradio", "items.py": "pyarrow", "ray_data.py": "pyarrow"}
+"""Modules that need a package as soon as they are imported, which is where they are used alone."""
+
+
 @pytest.mark.slow
 def test_every_module_imports_in_silence() -> None:
     source = Path(__file__).resolve().parents[1] / "src"
     modules = [
         ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(source.rglob("*.py"))
-        if path.name != "app.py" or find_spec("gradio")  # the demo alone needs it at once
+        if find_spec(NEEDED_AT_ONCE.get(path.name, "pacl"))
     ]
     code = "import importlib\n" + "".join(f"importlib.import_module({m!r})\n" for m in modules)
     assert _run(code) == ""

@@ -540,7 +540,8 @@ def test_evaluate_prints_iou_and_keeps_the_protocol(
     out, err = capsys.readouterr()
     assert out.startswith("own settings on street: ")
     names = [text.split("  ")[0] for text in out.splitlines()]
-    measures = ["mIoU", "pixel accuracy", "mean accuracy", "classes of IoU 0"]
+    sizes = [f"mIoU, {size} components" for size in ("small", "medium", "large")]
+    measures = ["mIoU", "pixel accuracy", "mean accuracy", "classes of IoU 0", *sizes]
     assert names[4:] == ["house", "boat", *measures]
     [path] = Path("runs/evaluate").glob("*.json")
     assert f"wrote {path}" in err

@@ -253,9 +253,9 @@ def test_chunks_embed_twice_and_score_once(clip_dir: Path, monkeypatch: pytest.M
 
         return counted
 
-    embed, score = VisionEmbedder.forward, tiled._ImageTile.squared_norm
+    embed, score = VisionEmbedder.forward, tiled._ImageTile.pool_along
     monkeypatch.setattr(VisionEmbedder, "forward", count("embedded", embed))
-    monkeypatch.setattr(tiled._ImageTile, "squared_norm", count("scored", score))
+    monkeypatch.setattr(tiled._ImageTile, "pool_along", count("scored", score))
     encoder = HfClip.from_pretrained(clip_dir)
     model = Pacl(encoder=encoder, embedder=VisionEmbedder(encoder.width, encoder.joint_width))
     tokens, texts = torch.randn(3, 6, encoder.width), torch.randn(7, encoder.joint_width)
