@@ -89,6 +89,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_the_reference_names_what_exists() -> None:
     import importlib
 

@@ -51,6 +51,7 @@ def test_shown_command_is_understood(line):
     assert not isinstance(options, Help)
 
 
+@pytest.mark.slow
 def test_python_example_runs(tmp_path, monkeypatch, storybook_model, capsys):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(draw_scene("test", 0).image).save("scene.png")

@@ -12,11 +12,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,13 +25,8 @@ from pacl.api import Model, load
 from pacl.datasets.storybook import LABELS, draw_scene
 from pacl.errors import InputError
 
-pytest.importorskip("gradio")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from gradio_client import Client, handle_file
-    from gradio_client.exceptions import AppError
-
-    from pacl.deploy import app
+if TYPE_CHECKING:
+    from gradio_client import Client
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # gradio's own
 WORDS = "sky, grass, pine tree"
@@ -44,7 +38,16 @@ def storybook(storybook_model: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def address(storybook: Model) -> Iterator[str]:
+def app() -> Any:
+    """The demo's module; gradio takes seconds to import, which collecting the tests need not."""
+    pytest.importorskip("gradio")
+    from pacl.deploy import app
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def address(app: Any, storybook: Model) -> Iterator[str]:
     page = app.build_demo(storybook)
     yield app.serve(page, host="127.0.0.1", port=None, is_blocking=False)
     page.close(verbose=False)
@@ -59,14 +62,20 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def client(address: str) -> Client:
+    from gradio_client import Client
+
     return Client(address, verbose=False)
 
 
 def segment(address: str, path: Path, words: str) -> Any:
+    from gradio_client import handle_file
+
     return client(address).predict(handle_file(path), words, api_name="/segment")
 
 
 def test_service_gives_what_pacl_gives(address: str, scene: Path, storybook: Model) -> None:
+    from gradio_client import handle_file
+
     areas, label_map = segment(address, scene, WORDS)
     expected = storybook.segment(scene, WORDS)
     assert areas == {label: round(area, 4) for label, area in expected.areas.items()}
@@ -92,6 +101,8 @@ def test_the_service_is_documented(address: str) -> None:
 
 
 def test_what_is_wrong_is_said_without_a_path(address: str, scene: Path, tmp_path: Path) -> None:
+    from gradio_client.exceptions import AppError
+
     renamed = tmp_path / "renamed.jpg"
     renamed.write_text("no image")
     many = ",".join(f"word{k}" for k in range(500))
@@ -106,7 +117,11 @@ def test_what_is_wrong_is_said_without_a_path(address: str, scene: Path, tmp_pat
         assert "gradio" not in str(caught.value)
 
 
-def test_a_defect_is_not_shown(address: str, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_not_shown(
+    app: Any, address: str, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradio_client.exceptions import AppError
+
     def defect(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
@@ -143,7 +158,7 @@ def test_a_file_of_the_server_is_not_read(address: str, scene: Path) -> None:
         assert response.read().startswith(b"event: error")
 
 
-def test_page_shows_regions_of_pacl_and_of_clip(storybook: Model, scene: Path) -> None:
+def test_page_shows_regions_of_pacl_and_of_clip(app: Any, storybook: Model, scene: Path) -> None:
     demo = app.Demo(storybook, [])
     ours, clip, areas, phrases, _ = demo.show(str(scene), WORDS)
     image, regions = ours.value["image"], ours.value["annotations"]
@@ -162,13 +177,13 @@ def test_ten_visitors_at_once(address: str, scene: Path, storybook: Model) -> No
         assert areas == {label: round(area, 4) for label, area in expected.items()}
 
 
-def test_labels_are_split_and_counted() -> None:
+def test_labels_are_split_and_counted(app: Any) -> None:
     assert app.read_words(" sky ,grass\npine  tree,,Sky") == ["Sky", "grass", "pine tree"]
     with pytest.raises(InputError, match="too many"):
         app.read_words(",".join(map(str, range(65))))
 
 
-def test_the_file_alone_is_a_space(tmp_path: Path, scene: Path) -> None:
+def test_the_file_alone_is_a_space(app: Any, tmp_path: Path, scene: Path) -> None:
     shutil.copy(app.__file__, tmp_path / "app.py")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

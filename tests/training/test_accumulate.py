@@ -41,6 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         batch_size=12,
         steps=10,
         log_every=1,
+        probe_every=0,  # drawing a sheet after each step takes longer than the steps
         precision="fp32",
         device="cpu",
     )

@@ -268,6 +268,7 @@ def test_a_model_takes_an_engine_and_says_so(encoder: HfClip) -> None:
         assert not torch.equal(model.patch_embeds(images(1, 3, 32, 48), stride_px=4), found)
 
 
+@pytest.mark.slow
 def test_only_a_compiled_engine_imports_dynamo() -> None:
     """It takes seconds; transformers, which imports it by itself, is not loaded here."""
     code = (
