@@ -53,7 +53,8 @@ FREE_TO_CHANGE = frozenset(
         "log",
     }
 )
-"""Fields that do not affect the weights: a run may be resumed with other values."""
+"""Fields with which a run may be resumed with other values: they do not affect the weights, but for
+`cache`, where tokens that are kept are rounded to float16 and with "none" are not."""
 
 
 @dataclass(frozen=True)
