@@ -54,7 +54,7 @@ def test_train_segment_classify_evaluate(head: str, capsys: pytest.CaptureFixtur
     fine = ["--patch-stride-px", "4", "--output", "fine"]
     assert main(["segment", photo, "--labels", "boat", *model, *fine]) == 2
     assert "one token every 16 px" in capsys.readouterr().err
-    assert main(["classify", photo, "--labels", "house,boat", *model, "--score", "clip"]) == 1
+    assert main(["classify", photo, "--labels", "house,boat", *model, "--score", "clip"]) == 2
     assert "no joint space" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from pacl.errors import InputError
 from tar_files import png, write_tar
 
 
-def convert(place: Path, output: Path, **options) -> ConvertReport:
-    options = {"short_side_px": 8, "quality": 95} | options
-    return convert_pairs(open_pairs(place), output, **options)
+def convert(place: Path, output: Path, **options: Any) -> ConvertReport:
+    settings: dict[str, Any] = {"short_side_px": 8, "quality": 95} | options
+    return convert_pairs(open_pairs(place), output, **settings)
 
 
 def opened(output: Path) -> TarPairs:

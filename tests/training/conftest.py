@@ -30,6 +30,7 @@ def config(pairs_dir: Path, clip_dir: Path, tmp_path: Path) -> TrainConfig:
         batch_size=6,
         steps=3,
         log_every=1,
+        probe_every=0,  # drawing sheets takes longer than the steps; test_checkups draws them
         precision="fp32",
         device="cpu",
     )

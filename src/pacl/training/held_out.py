@@ -96,8 +96,7 @@ class Retrieval:
 
     def __init__(self, config: TrainConfig, setup: Setup) -> None:
         assert config.val is not None
-        keys = {"image_key": config.image_key, "caption_key": config.caption_key}
-        opened = open_pairs(config.val, **keys)
+        opened = open_pairs(config.val, image_key=config.image_key, caption_key=config.caption_key)
         pairs = opened if isinstance(opened, TarPairs | MixedStream) else HeldStream(opened)
         self.fingerprint = f"pairs {pairs.fingerprint}"
         self._clip = setup.objective.encoder if isinstance(setup.objective, ClipObjective) else None
