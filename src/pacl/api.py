@@ -30,7 +30,7 @@ from pacl.inference.segmenter import Segmenter, build_scorer, check_config
 from pacl.inference.stream import stream_segmentations
 from pacl.inference.vocabulary import LabelsLike, Vocabulary, read_labels
 from pacl.inference.windows import PatchScorer
-from pacl.modeling import pacl as models
+from pacl.modeling import loading
 from pacl.modeling.names import DEFAULT_ENGINE, STORYBOOK, find_source
 from pacl.modeling.pacl import Pacl
 from pacl.results import Segmentation
@@ -72,7 +72,7 @@ def load(
             belong together.
         EnvironmentProblem: The engine's packages are not installed.
     """
-    pacl = models.load(source, vision=vision, text=text, device=device, embedder=embedder)
+    pacl = loading.load(source, vision=vision, text=text, device=device, embedder=embedder)
     pacl.use_engine(engine)
     return Model(pacl)
 

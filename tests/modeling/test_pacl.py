@@ -20,8 +20,9 @@ from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling import names
 from pacl.modeling.compatibility import patch_compatibility
 from pacl.modeling.embedder import VisionEmbedder
+from pacl.modeling.loading import load
 from pacl.modeling.loss import contrastive_loss
-from pacl.modeling.pacl import Pacl, load
+from pacl.modeling.pacl import Pacl
 from pacl.modeling.pooling import pooled_compatibility
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.load import load_text_tower, load_vision_tower

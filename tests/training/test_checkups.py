@@ -20,9 +20,11 @@ from safetensors.torch import load_file
 from pacl.cli import COMMANDS
 from pacl.cli.options import parse_options
 from pacl.errors import InputError
+from pacl.modeling.card import _nested
 from pacl.modeling.names import find_source
 from pacl.modeling.pacl import Pacl
 from pacl.training.config import TrainConfig
+from pacl.training.held_out import Masks
 from pacl.training.train import Progress, TrainResult, train
 from training_runs import read_metrics, write_pairs
 
@@ -130,6 +132,9 @@ def test_masks_score_by_miou(config: TrainConfig, tmp_path: Path) -> None:
     assert len(lines) == 4
     assert all(line["score"] == line["figures"]["mIoU"] for line in lines)
     assert "2 classes on 2 images" in lines[0]["sentence"]
+    (folder / "images" / "1.png").rename(folder / "images" / "2.png")
+    (folder / "masks" / "1.png").rename(folder / "masks" / "2.png")
+    assert Masks(str(folder)).fingerprint != lines[0]["data"], "as many images, and not the same"
 
 
 def test_the_card_says_how_to_train_it_again(config: TrainConfig) -> None:
@@ -140,6 +145,7 @@ def test_the_card_says_how_to_train_it_again(config: TrainConfig) -> None:
     encoder = Pacl.from_pretrained(done.checkpoint_dir).encoder
     assert encoder.fingerprint in card
     assert "24 captions of 12 images" in card
+    assert _nested("  line 3: twice") == "  - line 3: twice"
     assert "6 of 6 steps" in card
     assert all(sentence in card for sentence in done.meaning)
     [command] = [line for line in card.splitlines() if line.startswith("pacl train")]

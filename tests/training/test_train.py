@@ -27,6 +27,7 @@ from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.hf import HfClip
 from pacl.text.nouns import extract_nouns
 from pacl.training import feed, objectives, record
+from pacl.training import texts as step_texts
 from pacl.training import train as train_module
 from pacl.training.batches import (
     count_steps_per_epoch,
@@ -266,19 +267,19 @@ def test_chunks_embed_twice_and_score_once(clip_dir: Path, monkeypatch: pytest.M
 def test_text_table_and_tower_agree(clip_dir: Path) -> None:
     encoder = HfClip.from_pretrained(clip_dir)
     texts = ["a boat", "a red house behind two pine trees", "sky", "a boat near a car"]
-    table = objectives.TextLookup(encoder, texts, np.array([3, 0, 1, 2]))
-    tower = objectives.build_text_encoder(encoder, texts)
-    as_needed = objectives.encode_as_needed(encoder, is_trained=False)
+    table = step_texts.TextLookup(encoder, texts, np.array([3, 0, 1, 2]))
+    tower = step_texts.build_text_encoder(encoder, texts)
+    as_needed = step_texts.encode_as_needed(encoder, is_trained=False)
     numbers = np.array([3, 0, 3, 1])
     expected = encoder.encode_texts([texts[i] for i in numbers])
     torch.testing.assert_close(table(texts, numbers), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(tower(texts, numbers), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(as_needed(texts, numbers), expected, rtol=1e-5, atol=1e-6)
-    trained = objectives.encode_as_needed(encoder, is_trained=True)
+    trained = step_texts.encode_as_needed(encoder, is_trained=True)
     torch.testing.assert_close(trained(texts, numbers), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_texts_of_a_step_lie_together_in_the_order_of_texts() -> None:
+def test_the_step_texts_lie_together_in_the_order_of_texts() -> None:
     captions = [[f"a {c} {t}", f"a {t} near a {o}"] for c, t, o in shown(40)]
     table = number_texts(captions, templates=("a {}.", "the {}."), extract_nouns=extract_nouns)
     order = order_texts(table, seed=3)
@@ -293,7 +294,7 @@ def test_the_texts_of_a_step_lie_together_in_the_order_of_texts() -> None:
 def test_texts_are_encoded_once_and_alike_whenever_they_are_needed(
     clip_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objectives, "TEXT_GROUP", 4)
+    monkeypatch.setattr(step_texts, "TEXT_GROUP", 4)
     encoder = HfClip.from_pretrained(clip_dir)
     texts = [f"a boat{' and a house' * (k % 5)}" for k in range(14)]
     order = np.random.default_rng(0).permutation(14)
@@ -305,7 +306,7 @@ def test_texts_are_encoded_once_and_alike_whenever_they_are_needed(
         return encode(ids, mask)
 
     monkeypatch.setattr(encoder, "encode_tokens", count)
-    first, other = (objectives.TextLookup(encoder, texts, order) for _ in range(2))
+    first, other = (step_texts.TextLookup(encoder, texts, order) for _ in range(2))
     whole = first(texts, np.arange(14))
     assert sum(encoded) == 14
     encoded.clear()

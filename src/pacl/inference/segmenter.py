@@ -116,19 +116,15 @@ def build_scorer(
         InputError: The vision tower cannot space its patches that way.
     """
     patch_px = model.vision.patch_size_px
-    is_shifted = grid == "shifted" and patch_stride_px not in (None, patch_px)
-    if patch_stride_px is not None and not is_shifted:
-        model.vision.check_stride(patch_stride_px)
-
-    def encode(images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        if patch_stride_px is None or not is_shifted:
-            return model.encode_patches(images, stride_px=patch_stride_px)
-        return encode_shifted(
-            model.encode_patches, images, patch_px=patch_px, stride_px=patch_stride_px
-        )
-
-    if patch_stride_px is not None and is_shifted:
+    if grid == "shifted" and patch_stride_px not in (None, patch_px):
         check_shifts(patch_px, patch_stride_px)
+        encode = partial(
+            encode_shifted, model.encode_patches, patch_px=patch_px, stride_px=patch_stride_px
+        )
+    else:
+        if patch_stride_px is not None:
+            model.vision.check_stride(patch_stride_px)
+        encode = partial(model.encode_patches, stride_px=patch_stride_px)
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def write_run_card(
         "## Towers",
         _table(["tower", "weights at the start", "fingerprint"], towers),
         "## Data",
-        "\n".join(f"- {line.strip()}" for line in data.splitlines()),
+        "\n".join(_nested(line) for line in data.splitlines()),
         f"Fingerprint of names and captions: `{training['data']}`",
         "## Training",
         _describe_training(training),
@@ -117,6 +117,11 @@ def write_run_card(
         "\n".join(f"- {line}" for line in describe_numbers(training.get("numbers", {}))),
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _nested(line: str) -> str:
+    """Return a line as an item of a list; an indented one belongs to the item before it."""
+    return f"{'  ' if line.startswith(' ') else ''}- {line.strip()}"
 
 
 def describe_numbers(numbers: Mapping[str, Any]) -> Iterator[str]:

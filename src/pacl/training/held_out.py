@@ -19,6 +19,7 @@ from pacl.datasets.segmentation.folder import FolderDataset
 from pacl.errors import InputError
 from pacl.evaluation.metrics.retrieval import image_to_text_ranks, recalls, text_to_image_ranks
 from pacl.evaluation.segmentation import evaluate_folder
+from pacl.evaluation.task import digest_data
 from pacl.modeling.pacl import Pacl
 from pacl.training.config import TrainConfig
 from pacl.training.objectives import ClipObjective, cosine
@@ -71,7 +72,7 @@ class Masks:
 
     def __init__(self, place: str) -> None:
         self._dataset = FolderDataset(Path(place))
-        self.fingerprint = f"masks {Path(place).resolve().name} {len(self._dataset)}"
+        self.fingerprint = f"masks {digest_data(self._dataset)}"
         self._name = Path(place).name
 
     def score(self, model: Pacl) -> HeldOutScore:

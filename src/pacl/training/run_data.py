@@ -21,7 +21,7 @@ from pacl.training.config import TrainConfig
 from pacl.training.feed import HeldFeed, StreamFeed
 from pacl.training.growing_tokens import GrowingTokens
 from pacl.training.images import DecodedImages, Resize, StepImages
-from pacl.training.objectives import (
+from pacl.training.texts import (
     EncodeTexts,
     TextLookup,
     build_text_encoder,

@@ -27,7 +27,7 @@ from pacl.runtime import distributed
 from pacl.training.batches import torch_stream
 from pacl.training.config import TrainConfig
 from pacl.training.feed import Feed
-from pacl.training.objectives import ClipObjective, EncodeTexts, Objective, PaclObjective
+from pacl.training.objectives import ClipObjective, Objective, PaclObjective
 from pacl.training.run_data import (
     OnEncoded,
     check_same_everywhere,
@@ -35,6 +35,7 @@ from pacl.training.run_data import (
     hold_data,
     stream_data,
 )
+from pacl.training.texts import EncodeTexts
 
 
 @dataclass(frozen=True)

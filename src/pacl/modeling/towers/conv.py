@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pacl.errors import InputError
 from pacl.modeling.towers import files
-from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
+from pacl.modeling.towers.one_stride import OneStride
+from pacl.modeling.towers.preprocess import Preprocessing
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 
 SETTINGS = "tower.json"
@@ -30,7 +31,7 @@ PROBE_PX = 256
 """Side of the blank image that shows how wide and how coarse the maps are."""
 
 
-class ConvTower(PreparesImages, nn.Module):
+class ConvTower(OneStride):
     """The maps of a frozen convolutional network as patch tokens.
 
     Args:
@@ -107,24 +108,6 @@ class ConvTower(PreparesImages, nn.Module):
         """Where the weights are, and images are wanted."""
         return next(self.model.parameters()).device
 
-    def train(self, mode: bool = True) -> ConvTower:
-        """Stay in evaluation mode: batch norms keep the statistics they were trained with."""
-        return super().train(False)
-
-    def check_stride(self, stride_px: int) -> None:
-        """Refuse any stride but the tower's own: a map has the grid that it has.
-
-        Raises:
-            InputError: It is another one.
-        """
-        if stride_px != self.patch_size_px:
-            raise InputError(
-                f"patch stride {stride_px} px: {self.source} has one token every "
-                f"{self.patch_size_px} px",
-                why="a convolutional tower has no patches that could overlap",
-                fix="leave out the stride; larger images give finer masks: --short-side-px",
-            )
-
     def encode_patches(
         self,
         images: Float[Tensor, "B 3 H W"],
@@ -142,8 +125,7 @@ class ConvTower(PreparesImages, nn.Module):
         """
         if kind not in self.token_kinds or layer != -1:
             raise ValueError(f"kind must be 'features' and layer -1, got {kind!r} and {layer}")
-        if stride_px is not None:
-            self.check_stride(stride_px)
+        self.check_stride(stride_px)
         maps = self._maps(images)
         grid = max((tuple(each.shape[2:]) for each in maps), key=lambda size: size[0] * size[1])
         tokens = torch.cat([_enlarge(each, grid) for each in maps], dim=1)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from pacl.errors import EnvironmentProblem, InputError
 from pacl.modeling.towers import files, open_clip
 from pacl.modeling.towers.clip_tokens import TokenizesAsClip, build_tokenizer
-from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
+from pacl.modeling.towers.one_stride import OneStride
+from pacl.modeling.towers.preprocess import Preprocessing
 from pacl.modeling.towers.pretrained import build_pretrained
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
 from pacl.modeling.towers.walk import walk_to_end
@@ -36,7 +37,7 @@ ANY_TEXT = ("no_causal_mask",)
 """What a text tower may ask for here beyond a plain CLIP's."""
 
 
-class TimmTower(PreparesImages, nn.Module):
+class TimmTower(OneStride):
     """The patch tokens, or the last map, of a network of timm. Frozen.
 
     Args:
@@ -112,24 +113,6 @@ class TimmTower(PreparesImages, nn.Module):
         """Where the weights are, and images are wanted."""
         return next(self.trunk.parameters()).device
 
-    def train(self, mode: bool = True) -> TimmTower:
-        """Stay in evaluation mode: the tower is frozen, batch norms and dropout with it."""
-        return super().train(False)
-
-    def check_stride(self, stride_px: int) -> None:
-        """Refuse any stride but the tower's own.
-
-        Raises:
-            InputError: It is another one.
-        """
-        if stride_px != self.patch_size_px:
-            raise InputError(
-                f"patch stride {stride_px} px: {self.source} has one token every "
-                f"{self.patch_size_px} px",
-                why="a network of timm runs as it is, without overlapping patches",
-                fix="leave out the stride; larger images give finer masks: --short-side-px",
-            )
-
     def encode_patches(
         self,
         images: Float[Tensor, "B 3 H W"],
@@ -147,8 +130,7 @@ class TimmTower(PreparesImages, nn.Module):
         """
         if kind not in self.token_kinds or layer != -1 or not norm:
             raise ValueError(f"kind must be 'features', layer -1, with the norm: {kind!r}, {layer}")
-        if stride_px is not None:
-            self.check_stride(stride_px)
+        self.check_stride(stride_px)
         patch_px = self.patch_size_px
         rows, columns = images.shape[-2] // patch_px, images.shape[-1] // patch_px
         found = self.trunk.forward_features(images[..., : rows * patch_px, : columns * patch_px])
