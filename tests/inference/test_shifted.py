@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from pacl.api import Model
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
+from pacl.inference.segmenter import build_scorer
 from pacl.inference.shifted import encode_shifted
 
 PATCH_PX = 4
@@ -56,6 +57,15 @@ def test_it_is_the_plain_grid_at_the_patch_size_and_finer_below(model: Model) ->
     expected = model.segment(image, LABELS, config=whole).class_scores
     assert scores.shape == expected.shape
     assert 0 < abs(scores - expected).mean() < 0.5 * expected.std()
+
+
+def test_a_stride_is_refused_before_the_first_image(model: Model) -> None:
+    embeds = model.vocabulary(LABELS).text_embeds
+    too_far = 2 * model.pacl.vision.patch_size_px
+    with pytest.raises(InputError, match=f"{too_far}"):
+        build_scorer(model.pacl, embeds, patch_stride_px=too_far)
+    with pytest.raises(InputError, match="use 1, 2, 4"):
+        build_scorer(model.pacl, embeds, patch_stride_px=3, grid="shifted")
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
