@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="holds flickr8k/ and camvid/")
     parser.add_argument("--towers", type=Path, default=Path("runs/towers"))
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", default=list(OBJECTIVES), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
