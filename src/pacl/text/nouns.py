@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Literal, cast
 
@@ -73,6 +73,11 @@ class Lexicon:
                 marks[noun] = cast(Mark, mark)
         return cls(marks=marks)
 
+    @cached_property
+    def first_words(self) -> frozenset[str]:
+        """The words that entries of several words begin with."""
+        return frozenset(noun.partition(" ")[0] for noun in self.marks if " " in noun)
+
     def __contains__(self, noun: str) -> bool:
         return noun in self.marks
 
@@ -109,7 +114,8 @@ def extract_nouns(caption: str, *, lexicon: Lexicon | None = None) -> tuple[str,
     nouns: dict[str, None] = {}
     start = 0
     while start < len(words):
-        for length in range(min(_WORDS_MAX, len(words) - start), 0, -1):
+        longest = _WORDS_MAX if words[start] in lexicon.first_words else 1
+        for length in range(min(longest, len(words) - start), 0, -1):
             noun = lexicon.singular(" ".join(words[start : start + length]))
             if noun is not None and _is_noun_here(words, start, length, noun, lexicon):
                 nouns[noun] = None
