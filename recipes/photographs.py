@@ -39,6 +39,7 @@ from pacl.training.config import TrainConfig
 from pacl.training.token_cache import TokenEncoder, build_token_cache
 
 VARIANTS = OBJECTIVES | {
+    "mean, sigmoid": {"pooling": "mean", "loss": "sigmoid"},
     "pacl, temperature 0.05, noun weight 4": {"patch_temperature": 0.05, "noun_weight": 4.0},
     "mean, noun weight 4": {"pooling": "mean", "noun_weight": 4.0},
     "pacl, heads on both sides": {"head": "both"},
@@ -54,6 +55,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(OBJECTIVES), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument(
+        "--part", type=int, nargs=2, metavar=("K", "N"), help="only run K of each N, and no report"
+    )
     args = parser.parse_args()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     keep_freed_memory()
@@ -76,6 +80,7 @@ def main() -> None:
         noun_weight=1.0,
         patches_per_image=64,
         precision="fp32",
+        probe_every=0,
     )
 
     def score(checkpoint: Path) -> dict[str, float]:
@@ -83,7 +88,10 @@ def main() -> None:
         return score_retrieval(model, val, images) | streets.score_model(model)
 
     variants = {name: VARIANTS[name] for name in args.variants}
-    rows = compare(args.output, base, variants, seeds=args.seeds, score=score)
+    part = slice(None) if args.part is None else slice(args.part[0] - 1, None, args.part[1])
+    rows = compare(args.output, base, variants, seeds=args.seeds, score=score, part=part)
+    if args.part is not None:
+        return
     probe = streets.score_probe()
     report = {
         "rows": rows,

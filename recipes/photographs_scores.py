@@ -194,7 +194,7 @@ def score_retrieval(model: Model, pairs: Pairs, images: TokenCache) -> dict[str,
     scores = torch.cat(
         [
             model.pacl.compatibility(model.pacl.embed_tokens(tokens), embeds)
-            for tokens in images.iter_batches(np.arange(len(images)).reshape(-1, 1))
+            for tokens in images.iter_batches(np.array_split(np.arange(len(images)), 125))
         ]
     )
     directions = {
