@@ -21,6 +21,7 @@ import argparse
 import io
 import json
 import resource
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterable
@@ -46,6 +47,9 @@ from pacl.modeling.towers.hf import HfClip
 from pacl.training.config import TrainConfig
 from pacl.training.setup import prepare
 from pacl.training.train import Progress, train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from checkpoints import SIZES, write_clip
 
 N_PER_TAR = 10_000
 BATCH = 256
@@ -145,8 +149,12 @@ def measure_step(folder: Path, model: str, batch_size: int, n_steps: int) -> dic
             work = timed_as(name, getattr(owner, method))
             stack.enter_context(mock.patch.object(owner, method, work))
         output = Path(stack.enter_context(TemporaryDirectory()))
-        config = TrainConfig(data=folder, output=output, model=model, cache="none")
-        settings = replace(config, batch_size=batch_size, steps=n_steps, device="cpu")
+        if model in SIZES:
+            model = str(write_clip(output / "clip", size=model))
+        config = TrainConfig(data=folder, output=output / "run", model=model, cache="none")
+        settings = replace(
+            config, batch_size=batch_size, steps=n_steps, device="cpu", probe_every=0
+        )
         train(settings, progress=on_step)
         feed = prepare(settings.resolve(), on_encoded=None).feed
         before_s, decoded_s = time.process_time(), spent["decoding"]
@@ -170,7 +178,9 @@ def main() -> None:
     parser.add_argument("--read", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", default="storybook", help="of the training steps")
+    parser.add_argument(
+        "--model", default="storybook", help="of the training steps; vit-b-16: random weights"
+    )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--json", type=Path)
