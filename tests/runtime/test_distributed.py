@@ -158,6 +158,22 @@ def test_no_text_or_no_image_costs_nothing(shape: tuple[int, int]) -> None:
     assert loss.item() == 0
 
 
+@pytest.mark.parametrize("n", [0, 1, 7, 64])
+@pytest.mark.parametrize("together", [1, 2, 5, 100])
+@pytest.mark.parametrize("n_processes", [1, 2, 3])
+def test_shares_cover_all_rows_and_keep_groups_whole(
+    n: int, together: int, n_processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "world_size", lambda: n_processes)
+    rows: list[int] = []
+    for number in range(n_processes):
+        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        share = ranks.own_share(n, together=together)
+        assert share.start % together == 0 or share.start == n
+        rows += range(n)[share]
+    assert rows == list(range(n))
+
+
 # ---- joining and losing the others ------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import spawn
 from pacl.data.pairs import read_pairs
 from pacl.errors import InputError
 from pacl.modeling.towers.hf import HfClip
-from pacl.training import checkpoint
+from pacl.training import checkpoint, run_data
 from pacl.training import setup as training_setup
 from pacl.training import token_cache as cache
 from pacl.training.config import TrainConfig
@@ -46,6 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
     "own caption": {"pooling": "own-caption"},
     "false negatives": {"false_negatives": "nouns"},
     "sigmoid, learned null token": {"loss": "sigmoid", "null_token": "learn"},
+    "parts": {"images_at_once": 1},
     "interrupted": {},
 }
 
@@ -130,6 +131,19 @@ def test_processes_together_equal_one(
 
 
 @pytest.mark.slow
+def test_parts_do_not_show_how_many_processes_share_them(
+    together: dict[str, TrainConfig], tmp_path: Path
+) -> None:
+    """To the bit in float32; the logit scale, in float64, to its rounding."""
+    alone = replace(together["parts"], output=tmp_path / "alone")
+    train(alone)
+    first, second = (
+        load_file(c.output / "last" / "trainer.safetensors") for c in (alone, together["parts"])
+    )
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     together: dict[str, TrainConfig], tmp_path: Path
 ) -> None:
@@ -201,6 +215,20 @@ def test_what_processes_cannot_share_is_named(
     monkeypatch.setattr(training_setup.distributed, "wait_for_all", lambda: None)
     with pytest.raises(InputError, match=message):
         training_setup.prepare(make(tmp_path, **changes).resolve(), on_encoded=None)
+
+
+@pytest.mark.parametrize(("at_once", "expected"), [(2, slice(2, 4)), (4, slice(2, 4))])
+def test_images_at_once_stay_together_unless_a_process_would_have_none(
+    make: Callable[..., TrainConfig],
+    at_once: int,
+    expected: slice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_setup.distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr(training_setup.distributed, "rank", lambda: 1)
+    config = make(tmp_path, images_at_once=at_once)
+    assert run_data._own_share(config, batch_size=7 if at_once == 4 else 6) == expected
 
 
 def test_a_process_without_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

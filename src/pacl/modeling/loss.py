@@ -55,7 +55,7 @@ def contrastive_loss(
             positives = torch.eye(len(compatibility), dtype=torch.bool, device=compatibility.device)
         left_out = None if left_out is None else left_out & ~positives
         if not (torch.compiler.is_compiling() or fits_one_chunk(compatibility)):
-            scale = torch.as_tensor(logit_scale, dtype=dtype, device=compatibility.device)
+            scale = torch.as_tensor(logit_scale, dtype=torch.float64, device=compatibility.device)
             return info_nce(compatibility, scale, positives, left_out=left_out)
         logits = compatibility * logit_scale
         if left_out is not None:
@@ -121,7 +121,7 @@ def contrastive_loss_across_ranks(
         dtype = torch.promote_types(compatibility.dtype, torch.float32)
         return info_nce(
             compatibility.to(dtype),
-            torch.as_tensor(logit_scale, dtype=dtype, device=compatibility.device),
+            torch.as_tensor(logit_scale, dtype=torch.float64, device=compatibility.device),
             positives,
             left_out=None if left_out is None else left_out & ~positives,
             sum_over_ranks=sum_over_ranks,
@@ -161,7 +161,7 @@ def sigmoid_loss(
     with torch.autocast(compatibility.device.type, enabled=False):
         dtype = torch.promote_types(compatibility.dtype, torch.float32)
         scale, bias = (
-            torch.as_tensor(value, dtype=dtype, device=compatibility.device)
+            torch.as_tensor(value, dtype=torch.float64, device=compatibility.device)
             for value in (logit_scale, logit_bias)
         )
         left_out = None if left_out is None else left_out & ~positives

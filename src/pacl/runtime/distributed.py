@@ -12,7 +12,7 @@ Without an initialised process group there is one rank, and nothing is sent.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -93,16 +93,21 @@ def world_size() -> int:
     return distributed.get_world_size() if _is_grouped() else 1
 
 
-def own_share(n: int) -> slice:
-    """The rows of this rank where n rows are divided, as evenly as can be and in order."""
-    return _shares(n)[rank()]
+def own_share(n: int, *, together: int = 1) -> slice:
+    """The rows of this rank where n rows are divided, as evenly as can be and in order.
+
+    Args:
+        n: Rows in all.
+        together: Rows that stay on one rank, counted from the first; some ranks may then have none.
+    """
+    return _shares(n, together)[rank()]
 
 
-def exchange_shares(rows: Float[Tensor, "n *size"]) -> None:
-    """Complete rows of which every rank has filled its own share, in place."""
+def exchange_shares(rows: Float[Tensor, "n *size"], *, together: int = 1) -> None:
+    """Complete rows of which every rank has filled its `own_share`, in place."""
     if world_size() == 1:
         return
-    for source, share in enumerate(_shares(len(rows))):
+    for source, share in enumerate(_shares(len(rows), together)):
         if share.start < share.stop:  # bytes: gloo does not know every type
             distributed.broadcast(rows[share].view(torch.uint8), src=source)
 
@@ -152,9 +157,13 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up every parameter's gradient over the ranks, in place, in one collective per type."""
+    sum_in_place([p.grad for p in parameters if p.grad is not None])
+
+
+def sum_in_place(gradients: Sequence[Tensor]) -> None:
+    """Add up tensors over the ranks, in one collective per type."""
     if world_size() == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
     for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
         group = [gradient for gradient in gradients if gradient.dtype == dtype]
         flat = sum_over_ranks(torch.cat([gradient.flatten() for gradient in group]))
@@ -167,6 +176,9 @@ def _is_grouped() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _shares(n: int) -> list[slice]:
-    bounds = [n * number // world_size() for number in range(world_size() + 1)]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]
+def _shares(n: int, together: int = 1) -> list[slice]:
+    n_groups = -(-n // together)
+    bounds = [n_groups * number // world_size() for number in range(world_size() + 1)]
+    return [
+        slice(min(start * together, n), min(stop * together, n)) for start, stop in pairwise(bounds)
+    ]

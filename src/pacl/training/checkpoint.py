@@ -176,7 +176,7 @@ def load_trainer_state(
             with torch.no_grad():
                 parameter.copy_(saved.pop(f"weight/{name}"))
             state = {key: saved.pop(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            moved = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
+            moved = {k: v if k == "step" else v.to(parameter) for k, v in state.items()}
             optimiser.state[parameter] = moved
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(

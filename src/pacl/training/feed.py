@@ -48,6 +48,11 @@ class Feed(Protocol):
     """The batches of a run, each a pure function of the seed and the step."""
 
     @property
+    def share(self) -> slice:
+        """The rows of every batch that this process scores."""
+        ...
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps of a pass over the data."""
         ...
@@ -64,6 +69,8 @@ class HeldFeed:
     images: StepImages
     table: TextTable
     batch_size: int
+    share: slice
+    """See `Feed`."""
     seed: int
 
     @property
@@ -73,13 +80,12 @@ class HeldFeed:
 
     def iter_batches(self, first_step: int, n_steps: int) -> Iterator[Batch]:
         """See `Feed`."""
-        share = distributed.own_share(self.batch_size)
         n_images = len(self.images.readable)
         drawn, for_images = tee(
             sample_rows(n_images, self.batch_size, seed=self.seed, step=step)
             for step in range(first_step, n_steps)
         )
-        shares = (self.images.readable[rows[share]] for rows in for_images)
+        shares = (self.images.readable[rows[self.share]] for rows in for_images)
         for rows, images in zip(drawn, self.images.iter_batches(shares), strict=True):
             yield Batch(rows, self.table, images, lambda rows=rows: self._names(rows))
 
@@ -108,6 +114,8 @@ class StreamFeed:
     number: Callable[[Sequence[Sequence[str]]], TextTable]
     """Numbers the captions and nouns of a batch."""
     batch_size: int
+    share: slice
+    """See `Feed`."""
     seed: int
     workers: int
 
@@ -124,8 +132,7 @@ class StreamFeed:
 
     def iter_batches(self, first_step: int, n_steps: int) -> Iterator[Batch]:
         """See `Feed`."""
-        share = distributed.own_share(self.batch_size)
-        shares = (self.draw(step)[share].tolist() for step in range(first_step, n_steps))
+        shares = (self.draw(step)[self.share].tolist() for step in range(first_step, n_steps))
         for _, samples in prefetch(self._read, shares, workers=self.workers):
             own = [(sample.captions, sample.row, sample.replaced) for sample in samples]
             everyone = list(chain.from_iterable(distributed.gather_values(own)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,9 +75,9 @@ def hold_data(
         )
     check_same_everywhere(f"readable data {readable.fingerprint}")
     batch_size = min(config.batch_size, len(readable))
-    check_shares(batch_size)
+    share = _own_share(config, batch_size)
     table = _number_texts(config, readable.captions)
-    feed = HeldFeed(images, table, batch_size, config.seed)
+    feed = HeldFeed(images, table, batch_size, share, config.seed)
     is_trained = "text" in config.trainable_parts()
     order = order_texts(table, seed=config.seed)
     lookup = None if is_trained else TextLookup(text, table.texts, order)
@@ -114,13 +115,14 @@ def stream_data(
             why=stream.summary(),
         )
     batch_size = min(config.batch_size, stream.order.n_per_epoch)
-    check_shares(batch_size)
+    share = _own_share(config, batch_size)
     number = partial(_number_texts, config)
     feed = StreamFeed(
         stream=stream,
         load=_load_of(config, vision, stream, on_encoded),
         number=number,
         batch_size=batch_size,
+        share=share,
         seed=config.seed,
         workers=config.workers,
     )
@@ -175,6 +177,17 @@ def check_shares(batch_size: int) -> None:
             why="each needs at least one",
             fix="fewer processes, or a larger --batch-size",
         )
+
+
+def _own_share(config: TrainConfig, batch_size: int) -> slice:
+    """Return the rows of a batch that this process scores, after `check_shares`.
+
+    Images that are scored at once stay together where no process is then left without any.
+    """
+    check_shares(batch_size)
+    at_once = config.images_at_once or 1
+    is_enough = math.ceil(batch_size / at_once) >= distributed.world_size()
+    return distributed.own_share(batch_size, together=at_once if is_enough else 1)
 
 
 def check_same_everywhere(fingerprint: str) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from pacl.modeling.towers import TextTower
 from pacl.runtime import distributed
 
-TEXT_CHUNK = 256
-"""Texts of a table that are encoded at once."""
+TEXT_CHUNK = 64
+"""Texts of a table that are encoded at once, by one process: rounding depends on who is beside."""
 TEXT_GROUP = 512
 """Texts of a table that are encoded when one of them is first needed."""
 
@@ -90,7 +90,7 @@ class TextLookup:
         """Encode a group; each process encodes a share, and all receive the whole."""
         numbers = self._groups[group]
         table = self._table[group * TEXT_GROUP :][: len(numbers)]
-        share = distributed.own_share(len(numbers))
+        share = distributed.own_share(len(numbers), together=TEXT_CHUNK)
         n_cut = 0
         with torch.no_grad():
             for start in range(share.start, share.stop, TEXT_CHUNK):
@@ -100,7 +100,7 @@ class TextLookup:
                 ids, mask = ids.to(table.device), mask.to(table.device)
                 table[chunk] = self._encoder.encode_tokens(ids, mask).float()
                 n_cut += n
-        distributed.exchange_shares(table)
+        distributed.exchange_shares(table, together=TEXT_CHUNK)
         self.n_cut += sum(distributed.gather_values(n_cut))
         self._is_there[group] = True
 

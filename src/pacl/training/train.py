@@ -29,7 +29,6 @@ from pacl.modeling.card import describe_numbers
 from pacl.modeling.compatibility import NotFiniteError
 from pacl.modeling.loss import contrastive_loss_across_ranks, sigmoid_loss
 from pacl.runtime import distributed
-from pacl.runtime.distributed import sum_gradients
 from pacl.runtime.interrupts import interrupts_noted
 from pacl.training.accumulate import score_batch
 from pacl.training.batches import find_false_negatives, sample_texts
@@ -136,7 +135,7 @@ def train(
     # What stays the same in all steps.
     setup = prepare(config, on_encoded=on_encoded)
     objective, batch_size = setup.objective, setup.batch_size
-    share = distributed.own_share(batch_size)
+    share = setup.feed.share
     numbers = torch.arange(batch_size, device=setup.device)
     n_steps, steps_per_epoch = setup.n_steps, setup.feed.steps_per_epoch
     log_scale, bias = _build_scale(config, objective, setup.device)
@@ -189,8 +188,7 @@ def train(
             lr = _set_learning_rate(optimiser, step, n_steps, config)
             optimiser.zero_grad()
             loss.backward()
-            scores.pass_on()
-            sum_gradients(parameters.values())
+            scores.pass_on(parameters.values())
             with named_if_wrong():
                 _check_finite(loss, optimiser)
             optimiser.step()
@@ -276,10 +274,13 @@ def _finished_before(saved: dict[str, Any], output: Path) -> TrainResult:
 def _build_scale(
     config: TrainConfig, objective: Objective, device: torch.device
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """Build the logarithm of the logit scale, and the bias of the sigmoid loss."""
+    """Build the logarithm of the logit scale, and the bias of the sigmoid loss, in float64.
+
+    Their gradients are sums over all pairs: in float32 their order would be seen.
+    """
     usual = SIGMOID_SCALE if config.loss == "sigmoid" else objective.logit_scale
-    scale = torch.tensor(config.logit_scale_init or usual, device=device)
-    bias = torch.tensor(config.logit_bias_init, device=device)
+    scale = torch.tensor(config.logit_scale_init or usual, dtype=torch.float64, device=device)
+    bias = torch.tensor(config.logit_bias_init, dtype=torch.float64, device=device)
     return nn.Parameter(scale.log()), nn.Parameter(bias)
 
 

@@ -11,7 +11,8 @@ With z = logit scale x compatibility, P_i the positives of image i and P_j those
 Pairs that are left out are missing from R and C.
 Rows are taken a few at a time, and again in the backward: beside the compatibility and its
 gradient, only numbers for single rows and columns are held. A process that holds some of the rows
-needs of the others only what is summed over the images, which it is given functions for.
+needs of the others only what is summed over the images, which it is given functions for. All is
+computed in float64, so that float32 shows neither the order of the sums nor how rows are shared.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -26,9 +27,9 @@ from torch import Tensor
 
 from pacl.modeling.kernels.forms import refuse_second_derivative
 
-CHUNK = 2**20
-"""Pairs looked at together; 4 MiB in float32, several times."""
-GPU_CHUNK = 2**24
+CHUNK = 2**19
+"""Pairs looked at together; 4 MiB in float64, several times."""
+GPU_CHUNK = 2**23
 """The same on an accelerator, where every launch costs."""
 
 Collective = Callable[[Tensor], Tensor]
@@ -82,22 +83,20 @@ class _InfoNce(torch.autograd.Function):
         per_text = sum_over_ranks(torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0))
         n_images = sum_over_ranks((per_image > 0).sum()).clamp(min=1)
         n_texts = (per_text > 0).sum().clamp(min=1)
-        kind = compatibility.dtype
-        row_weight = (per_image > 0).to(kind) / n_images
-        column_weight = (per_text > 0).to(kind) / n_texts
+        row_weight = (per_image > 0).double() / n_images
+        column_weight = (per_text > 0).double() / n_texts
         pulls = row_weight / per_image.clamp(min=1), column_weight / per_text.clamp(min=1)
 
-        rows = compatibility.new_empty(len(compatibility))
-        # In float64: over many chunks the rounding adds up.
-        columns = torch.full_like(per_text, -torch.inf, dtype=torch.float64)
-        pulled = compatibility.new_zeros(())
+        rows = torch.empty_like(row_weight)
+        columns = torch.full_like(column_weight, -torch.inf)
+        pulled = row_weight.new_zeros(())
         for part in iter_chunks(compatibility):
             logits = _logits(compatibility, logit_scale, left_out, part)
             rows[part] = logits.logsumexp(dim=1)
             columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
             pulled += logits.mul_(_pull(positives, pulls, part)).sum()
         # Stacked in the order of ranks, not reduced: the result is equal to the bit everywhere.
-        columns = stack_ranks(columns).logsumexp(dim=0).to(kind)
+        columns = stack_ranks(columns).logsumexp(dim=0)
         ctx.save_for_backward(
             compatibility,
             logit_scale,
@@ -110,7 +109,8 @@ class _InfoNce(torch.autograd.Function):
             *pulls,
         )
         own = _weighted(row_weight, rows) - pulled
-        return (sum_over_ranks(own) + _weighted(column_weight, columns)) / 2
+        loss = (sum_over_ranks(own) + _weighted(column_weight, columns)) / 2
+        return loss.to(compatibility.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -136,7 +136,7 @@ class _Gradient(torch.autograd.Function):
         *pulls: Tensor,
     ) -> tuple[Tensor, Tensor]:
         d_compatibility = torch.empty_like(compatibility)
-        d_scale = torch.zeros_like(logit_scale)
+        d_scale = torch.zeros_like(logit_scale, dtype=torch.float64)
         for part in iter_chunks(compatibility):
             logits = _logits(compatibility, logit_scale, left_out, part)
             slope = (logits - rows[part, None]).exp_().mul_(row_weight[part, None])
@@ -144,8 +144,8 @@ class _Gradient(torch.autograd.Function):
             slope -= _pull(positives, pulls, part)
             slope *= gradient / 2
             d_scale += (slope * compatibility[part]).sum()
-            torch.mul(slope, logit_scale, out=d_compatibility[part])
-        return d_compatibility, d_scale
+            d_compatibility[part] = slope.mul_(logit_scale)
+        return d_compatibility, d_scale.to(logit_scale.dtype)
 
     backward = staticmethod(refuse_second_derivative)
 
@@ -164,7 +164,7 @@ def iter_chunks(pairs: Tensor) -> Iterator[slice]:
 
 def _logits(compatibility: Tensor, scale: Tensor, left_out: Tensor | None, part: slice) -> Tensor:
     """The logits z of some rows; so low that it counts nowhere where a pair is left out."""
-    logits = compatibility[part] * scale
+    logits = compatibility[part].double() * scale
     if left_out is None:
         return logits
     return logits.masked_fill_(left_out[part], torch.finfo(logits.dtype).min)

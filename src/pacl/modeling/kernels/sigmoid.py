@@ -4,7 +4,8 @@ With z = scale x compatibility + bias, and y = 1 for a positive pair, -1 for any
 
     loss = 1/B sum_ij softplus(-y_ij z_ij)          d loss / d z_ij = -y_ij sigmoid(-y_ij z_ij) / B
 
-A loss is a plain sum over pairs, so its gradient is made in the forward, a few rows at a time.
+A loss is a plain sum over pairs, so its gradient is made in the forward, a few rows at a time, in
+float64 as in info_nce.py.
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ class _PairwiseSigmoid(torch.autograd.Function):
         sum_over_ranks: Collective,
     ) -> Tensor:
         n_images = sum_over_ranks(torch.tensor(len(compatibility))).clamp(min=1).item()
-        total, d_scale, d_bias = (torch.zeros_like(scale) for _ in range(3))
+        total, d_scale, d_bias = torch.zeros(3, dtype=torch.float64, device=scale.device)
         slopes = torch.empty_like(compatibility)
         for part in iter_chunks(compatibility):
-            sign = 1 - 2 * positives[part].to(scale.dtype)  # -y
+            sign = 1 - 2 * positives[part].double()  # -y
             if left_out is not None:
                 sign.masked_fill_(left_out[part], 0)
-            wrong = (compatibility[part] * scale).add_(bias).mul_(sign)
+            wrong = (compatibility[part].double() * scale).add_(bias).mul_(sign)
             softplus = F.softplus(wrong)
             if left_out is not None:
                 softplus.masked_fill_(left_out[part], 0)
@@ -71,10 +72,10 @@ class _PairwiseSigmoid(torch.autograd.Function):
             slope = wrong.sigmoid_().mul_(sign)
             d_scale += (slope * compatibility[part]).sum()
             d_bias += slope.sum()
-            torch.mul(slope, scale, out=slopes[part])
-        slopes, d_scale, d_bias = slopes.div_(n_images), d_scale / n_images, d_bias / n_images
+            slopes[part] = slope.mul_(scale / n_images)
+        d_scale, d_bias = (total_of.to(scale.dtype) / n_images for total_of in (d_scale, d_bias))
         ctx.save_for_backward(compatibility, slopes, d_scale, d_bias)
-        return sum_over_ranks(total) / n_images
+        return (sum_over_ranks(total) / n_images).to(compatibility.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
