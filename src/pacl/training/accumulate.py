@@ -68,13 +68,29 @@ def score_batch(
             return Scores(objective.score(side, text_embeds, share), sum_gradients)
     starts = range(share.start, share.stop, at_once)
     parts = [slice(start, min(start + at_once, share.stop)) for start in starts]
-    n_texts = at_once if objective.trains_texts else len(numbers)
-    numbers_of_parts = [numbers[k : k + n_texts] for k in range(0, len(numbers), n_texts)]
 
     def encode_images(part: slice) -> Tensor:
         own = images[part.start - share.start : part.stop - share.start]
         return objective.encode_images(own, step, part)
 
+    return _score_in_parts(
+        objective, encode_images, texts, numbers, parts=parts, at_once=at_once, autocast=autocast
+    )
+
+
+def _score_in_parts(
+    objective: Objective,
+    encode_images: Callable[[slice], Tensor],
+    texts: Sequence[str],
+    numbers: np.ndarray,
+    *,
+    parts: Sequence[slice],
+    at_once: int,
+    autocast: Autocast,
+) -> Scores:
+    """Score parts of a batch; `encode_images` encodes one of them."""
+    n_texts = at_once if objective.trains_texts else len(numbers)
+    numbers_of_parts = [numbers[k : k + n_texts] for k in range(0, len(numbers), n_texts)]
     with torch.no_grad(), autocast():
         text_embeds = torch.cat([objective.encode_texts(texts, k) for k in numbers_of_parts])
         sides = [encode_images(part) for part in parts]
