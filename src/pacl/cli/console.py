@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
-ShowProgress = Callable[[int, int | None, str], None]
-"""Called with the items done, the items in all where known, and words to show beside the bar."""
+from typing import Protocol
 
 _PLAIN_EVERY_S = 30.0
 
@@ -20,14 +20,41 @@ CANNOT_RUN = 3  # the environment, or a defect
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
 
-def result(text: str) -> None:
-    """Print a result, to stdout."""
-    print(text)
+class ShowProgress(Protocol):
+    """Shows the items done, the items in all where known, and words beside the bar."""
+
+    def __call__(self, done: int, total: int | None, detail: str = "") -> None:
+        """Show them."""
 
 
-def say(text: str) -> None:
-    """Print a remark, to stderr."""
-    print(text, file=sys.stderr)
+def result(*texts: str) -> None:
+    """Print results, to stdout."""
+    for text in texts:
+        print(text)
+
+
+def result_json(content: object) -> None:
+    """Print a result as JSON, over several lines."""
+    result(json.dumps(content, indent=1))
+
+
+def result_json_line(content: object) -> None:
+    """Print one of several results as JSON, on a line of its own."""
+    result(json.dumps(content, ensure_ascii=False))
+
+
+def say(*texts: str) -> None:
+    """Print remarks, to stderr."""
+    for text in texts:
+        print(text, file=sys.stderr)
+
+
+def say_next(*words: object, **options: object) -> None:
+    """Say which command comes next: its words, and those of its options that are not None."""
+    line = [str(word) for word in words]
+    for name, value in options.items():
+        line += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    say(f"next: pacl {shlex.join(line)}")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -76,7 +103,7 @@ def progress(title: str) -> Iterator[ShowProgress]:
     ) as bar:
         task = bar.add_task(title, total=None, detail="")
 
-        def show(done: int, total: int | None, detail: str) -> None:
+        def show(done: int, total: int | None, detail: str = "") -> None:
             bar.update(task, completed=done, total=total, detail=detail)
 
         yield show
@@ -88,23 +115,25 @@ class Pace:
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None
 
-    def describe(self, done: int, total: int | None) -> str:
-        """Say the rate and, where the end is known, how long it still takes."""
+    def describe(self, done: int, total: int | None, n_failed: int = 0) -> str:
+        """Say the rate, where the end is known how long it still takes, and how many failed."""
+        failed = f"  {n_failed} failed" if n_failed else ""
         now_s = time.monotonic()
         if self._first is None:
             self._first = done, now_s
         n_items, seconds = done - self._first[0], now_s - self._first[1]
         if n_items <= 0 or seconds <= 0:
-            return ""
+            return failed
         rate = n_items / seconds
         words = f"{rate:.1f}/s" if rate >= 1 else f"{duration(1 / rate)} each"
-        return words if total is None else f"{words}, {duration((total - done) / rate)} left"
+        left = "" if total is None else f", {duration((total - done) / rate)} left"
+        return words + left + failed
 
 
 def _plain_progress(title: str) -> ShowProgress:
     last_s = time.monotonic()
 
-    def show(done: int, total: int | None, detail: str) -> None:
+    def show(done: int, total: int | None, detail: str = "") -> None:
         nonlocal last_s
         if time.monotonic() - last_s >= _PLAIN_EVERY_S:
             last_s = time.monotonic()

@@ -11,6 +11,7 @@ Without an initialised process group there is one rank, and nothing is sent.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,25 @@ def leave() -> None:
     if world_size() > 1:
         wait_for_all()
         distributed.destroy_process_group()
+
+
+@contextmanager
+def joined() -> Iterator[bool]:
+    """Join the processes of a launcher for a block, in which all but the first log warnings only.
+
+    Yields:
+        Whether this is the first process: the one that speaks to the user.
+
+    Raises:
+        PaclError: Another process failed; its own message says why.
+    """
+    with lost_processes_named():
+        join()
+        is_first = rank() == 0
+        if not is_first:
+            logging.getLogger("pacl").setLevel(logging.WARNING)
+        yield is_first
+        leave()
 
 
 def is_launched() -> bool:
