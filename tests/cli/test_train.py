@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 
 from checkpoints import write_clip
 from pacl.cli import main
-from pacl.cli import train as train_command
-from pacl.training.train import Progress
+from pacl.training.chance import ChanceWatch
 from training_runs import write_pairs
 
 
@@ -35,7 +33,7 @@ def test_sigterm_is_obeyed_and_no_failure(
 ) -> None:
     command = [*line, "--output", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr(train_command._Watch, "add", lambda *_: os.kill(os.getpid(), number))
+        patch.setattr(ChanceWatch, "add", lambda *_, **__: os.kill(os.getpid(), number) or [])
         assert main(command) == code
     assert "stopped after step 1 of 3; the checkpoint is complete" in capsys.readouterr().err
     assert main(command) == 0
@@ -43,32 +41,3 @@ def test_sigterm_is_obeyed_and_no_failure(
     assert "resumed after step 1 of 3" in said
     assert "3 steps" in said
     assert "an image finds its caption among 4; chance is 25.0%" in said
-
-
-def state(step: int, loss: float) -> Progress:
-    return Progress(step, 1000, 11 * loss, loss, loss, 16, 0.1, 1.0, 1.0)
-
-
-def test_it_says_early_where_the_loss_goes_and_that_it_learns(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    watch = train_command._Watch()
-    chance = math.log(16)
-    for step in range(1, 200):
-        watch.add(state(step, chance * (1.3 - 0.01 * step)))
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("step 5: the loss per caption went from 3.58 to 3.47 and falls")
-    # The mean of 20 steps is below chance by 2 % at step 42.
-    assert lines[1].startswith("step 42: it learns: the loss per caption is 2.7")
-    assert "guessing: 6.2%" in lines[1]
-
-
-@pytest.mark.parametrize(("factor", "says"), [(1.0, True), (0.9, False)])
-def test_a_loss_at_chance_is_said_once(
-    factor: float, says: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    watch = train_command._Watch()
-    for step in range(1, 200):
-        watch.add(state(step, factor * math.log(16)))
-    assert capsys.readouterr().err.count("still at chance (2.77)") == int(says)

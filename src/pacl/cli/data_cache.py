@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from pacl.cli.console import DONE, SOME_FAILED, progress, result, say
+from pacl.cli.console import DONE, SOME_FAILED, progress, result, say, say_next
 from pacl.cli.options import parse_shard
 from pacl.training.config import TrainConfig
 
@@ -74,38 +72,20 @@ class CacheData:
 
     def config(self) -> TrainConfig:
         """Return the settings of a run that would read these tokens."""
-        return TrainConfig(
-            data=self.data,
-            output=self.output,
-            model=self.model,
-            vision=self.vision,
-            text=self.text,
-            image_key=self.image_key,
-            caption_key=self.caption_key,
-            recaptions=self.recaptions,
-            token_kind=self.token_kind,
-            token_layer=self.token_layer,
-            image_size=self.image_size,
-            precision=self.precision,
-            device=self.device,
-            workers=self.workers,
-            cache_dir=self.output,
-        ).resolve()
+        shared = {each.name for each in fields(TrainConfig)} & vars(self).keys()
+        settings = {name: getattr(self, name) for name in shared}
+        return TrainConfig(**settings, cache_dir=self.output).resolve()
 
 
 def cache_data(options: CacheData) -> int:
     """Encode, alone or together with other processes; 1 if an image cannot be read."""
     config, part = options.config(), parse_shard(options.shard)
-    from pacl.runtime.distributed import join, leave, lost_processes_named, rank
+    from pacl.runtime.distributed import joined
     from pacl.training.precompute import cache_tokens
 
-    with lost_processes_named():
-        join()
-        is_first = rank() == 0
+    with joined() as is_first:
         if is_first:
             say(f"reading {options.data} and preparing {options.vision or options.model}")
-        else:
-            logging.getLogger("pacl").setLevel(logging.WARNING)
         with progress("encode") as show:
             done = cache_tokens(
                 config,
@@ -116,7 +96,6 @@ def cache_data(options: CacheData) -> int:
             )
         if is_first:
             _report(options, done)
-        leave()
     return SOME_FAILED if done.n_unreadable else DONE
 
 
@@ -128,18 +107,19 @@ def _report(options: CacheData, done: CacheReport) -> None:
     if done.n_complete < done.n_shards:
         say(f"{done.n_complete:,} of {done.n_shards:,} parts are there; others do the rest")
         return
-    words = {"--model": options.model, "--vision": options.vision, "--text": options.text}
-    if options.vision is not None:
-        del words["--model"]
-    words |= {"--image-key": options.image_key, "--caption-key": options.caption_key}
-    words |= {"--recaptions": options.recaptions}
-    given = [f"{flag} {shlex.quote(str(value))}" for flag, value in words.items() if value]
-    numbers = {"--token-layer": options.token_layer, "--image-size": options.image_size}
-    given += [f"{flag} {value}" for flag, value in numbers.items() if value is not None]
-    if options.token_kind != TrainConfig.token_kind:
-        given.append(f"--token-kind {options.token_kind}")
-    if options.precision != "auto":
-        given.append(f"--precision {options.precision}")
-    place = shlex.quote(str(options.output))
-    data = shlex.quote(str(options.data))
-    say(f"next: pacl train --data {data} --cache-dir {place} {' '.join(given)} --output runs/mine")
+    say_next(
+        "train",
+        data=options.data,
+        cache_dir=options.output,
+        model=None if options.vision else options.model,
+        vision=options.vision,
+        text=options.text,
+        image_key=options.image_key,
+        caption_key=options.caption_key,
+        recaptions=options.recaptions,
+        token_layer=options.token_layer,
+        image_size=options.image_size,
+        token_kind=None if options.token_kind == TrainConfig.token_kind else options.token_kind,
+        precision=None if options.precision == "auto" else options.precision,
+        output="runs/mine",
+    )

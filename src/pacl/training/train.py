@@ -32,6 +32,7 @@ from pacl.runtime import distributed
 from pacl.runtime.interrupts import interrupts_noted
 from pacl.training.accumulate import score_batch
 from pacl.training.batches import find_false_negatives, sample_texts
+from pacl.training.chance import ChanceWatch
 from pacl.training.checkpoint import Checkpoints, find_checkpoint
 from pacl.training.checkups import Checkups
 from pacl.training.config import TrainConfig
@@ -68,7 +69,16 @@ class Progress:
     eta_s: float
     """Seconds left at that speed."""
     news: tuple[str, ...] = ()
-    """What there is to see since the step before: sheets of probe images, held-out scores."""
+    """What there is to say since the step before: sheets of probe images, held-out scores, whether
+    the loss falls below that of guessing."""
+
+    def describe(self) -> str:
+        """Return the figures in a line: loss beside chance, accuracy, speed."""
+        nouns = "" if math.isnan(self.loss_nouns) else f"nouns {self.loss_nouns:.2f}  "
+        return (
+            f"loss per caption {self.loss_captions:.2f} (chance {math.log(self.batch_size):.2f})  "
+            f"{nouns}accuracy {self.accuracy:.0%}  {self.images_per_s:,.0f} images/s"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,7 @@ def train(
     first_step = step = checkpoints.resume(saved)
     record = Record(config, first_step=first_step, n_steps=n_steps, batch_size=batch_size)
     checkups = Checkups(config, setup, checkpoints, record)
+    watch = ChanceWatch(n_steps, batch_size)
     news = checkups.look(0) if step == 0 else [f"resumed after step {step:,} of {n_steps:,}"]
     signals: set[int] = set()
     record.start_clock()
@@ -217,6 +228,8 @@ def train(
             if step % config.checkpoint_every == 0:
                 checkpoints.save(step, record.numbers)
             if progress is not None:
+                now = record.numbers
+                news += watch.add(step, loss=now["loss_captions"], accuracy=now["accuracy"])
                 progress(_progress(record.numbers, n_steps, line, news))
             news = []
         if step > first_step and step % config.checkpoint_every != 0:
