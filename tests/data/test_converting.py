@@ -108,3 +108,12 @@ def test_a_table_becomes_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         convert_pairs(
             open_pairs(f"{folder}=2,{folder}"), tmp_path / "x", short_side_px=8, quality=90
         )
+
+
+@pytest.mark.parametrize("wrong", [{"short_side_px": 0}, {"quality": 101}, {"workers": 0}])
+def test_settings_out_of_range_leave_no_folder(
+    tars_dir: Path, tmp_path: Path, wrong: dict[str, int]
+) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(wrong))}: .* is out of range"):
+        convert(tars_dir, tmp_path / "small", **wrong)
+    assert not (tmp_path / "small").exists()

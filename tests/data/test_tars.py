@@ -242,3 +242,25 @@ def test_a_shard_that_vanishes_is_lost_and_may_come_back_during_the_pauses(
     again = opened(str(tmp_path / "{00000..00002}.tar"))
     monkeypatch.setattr(tars.time, "sleep", lambda _: (tmp_path / "away").rename(paths[1]))
     assert red(again, 5) == 5
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_indices_of_several_tars_come_in_order_past_the_damaged(
+    tmp_path: Path, workers: int
+) -> None:
+    paths = [tmp_path / f"{k}.tar" for k in range(4)]
+    for k, path in enumerate(paths):
+        members = [(f"{n}.png", png(n)) for n in range(k + 1)]
+        write_tar(path, [*members, *((f"{n}.txt", b"a house") for n in range(k + 1))])
+    paths[1].write_bytes(b"no tar" * 200)
+
+    def found(*, rebuild: bool) -> list[tuple[int, bool] | None]:
+        indices = tar_index.iter_indices(paths, rebuild=rebuild, workers=workers)
+        return [
+            None if isinstance(each, InputError) else (each[0].n_samples, each[1])
+            for each in indices
+        ]
+
+    assert found(rebuild=False) == [(1, True), None, (3, True), (4, True)]
+    assert found(rebuild=False) == [(1, False), None, (3, False), (4, False)]
+    assert found(rebuild=True) == [(1, True), None, (3, True), (4, True)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from pacl.cli.console import DONE, SOME_FAILED, progress, result, say
+from pacl.cli.console import DONE, SOME_FAILED, progress, result, say, say_next
 from pacl.cli.options import parse_shard
 from pacl.errors import InputError
 
@@ -62,8 +61,7 @@ class ConvertData:
 def index_data(options: IndexData) -> int:
     """Index; 1 if a tar cannot be read."""
     from pacl.data.opening import find_tars
-    from pacl.data.prefetch import prefetch
-    from pacl.data.tar_index import TarIndex, build_index, find_index
+    from pacl.data.tar_index import iter_indices
 
     if options.workers < 1:
         raise InputError(f"workers: {options.workers} is out of range", fix="--workers 8")
@@ -71,58 +69,39 @@ def index_data(options: IndexData) -> int:
     paths = find_tars(options.data)
     if not paths:
         raise InputError(f"no tars in {options.data}", fix='pacl data index "shards/*.tar"')
-
-    def index(path: Path) -> tuple[TarIndex, bool] | InputError:
-        try:
-            known = None if options.rebuild else find_index(path)
-            return (known or build_index(path), known is None)
-        except InputError as error:
-            return error
-
     own = paths[number::n_parts]
+    found = iter_indices(own, rebuild=options.rebuild, workers=options.workers)
     n_samples = n_built = n_failed = 0
-    batches = (own[k : k + options.workers] for k in range(0, len(own), options.workers))
     with progress("index") as show:
-        for batch, found in prefetch(index, batches, workers=options.workers):
-            for each in found:
-                if isinstance(each, InputError):
-                    say(f"error: {each}")
-                    n_failed += 1
-                else:
-                    n_samples += each[0].n_samples
-                    n_built += each[1]
-            show(own.index(batch[-1]) + 1, len(own), f"{n_samples:,} samples")
+        for n_done, each in enumerate(found, start=1):
+            if isinstance(each, InputError):
+                say(f"error: {each}")
+                n_failed += 1
+            else:
+                n_samples += each[0].n_samples
+                n_built += each[1]
+            show(n_done, len(own), f"{n_samples:,} samples")
     result(f"{n_samples:,} samples in {len(own) - n_failed:,} tars; {n_built:,} indices written")
-    say(f"next: pacl data check {shlex.quote(options.data)}")
+    say_next("data", "check", options.data)
     return SOME_FAILED if n_failed else DONE
 
 
 def convert_data(options: ConvertData) -> int:
     """Convert; 1 if an image cannot be read."""
-    from pacl.data.converting import convert_pairs
+    from pacl.data.converting import check_settings, convert_pairs
     from pacl.data.opening import open_pairs
 
-    limits = {
-        "short_side_px": options.short_side_px >= 1,
-        "quality": 1 <= options.quality <= 100,
-        "workers": options.workers >= 1,
-    }
-    for name, is_fine in limits.items():
-        if not is_fine:
-            raise InputError(
-                f"{name}: {getattr(options, name)} is out of range",
-                fix="sides and workers are at least 1, quality is 1 to 100",
-            )
+    names = ("short_side_px", "quality", "workers")
+    settings = {name: getattr(options, name) for name in names}
+    check_settings(**settings)
     pairs = open_pairs(options.data, image_key=options.image_key, caption_key=options.caption_key)
     say(pairs.summary())
     with progress("convert") as show:
         done = convert_pairs(
             pairs,
             options.output,
-            short_side_px=options.short_side_px,
-            quality=options.quality,
+            **settings,
             part=parse_shard(options.shard),
-            workers=options.workers,
             on_progress=lambda n_done, n: show(n_done, n, "samples"),
         )
     result(f"{done.n_complete:,} of {done.n_tars:,} tars in {options.output}")
@@ -131,5 +110,5 @@ def convert_data(options: ConvertData) -> int:
     if done.n_complete < done.n_tars:
         say("others do the rest")
     else:
-        say(f"next: pacl train --data {shlex.quote(str(options.output))} --output runs/mine")
+        say_next("train", data=options.output, output="runs/mine")
     return SOME_FAILED if done.n_failed else DONE

@@ -64,6 +64,25 @@ class ConvertReport:
     """The files that list them."""
 
 
+def check_settings(*, short_side_px: int, quality: int, workers: int) -> None:
+    """Refuse settings that `convert_pairs` cannot use, before any data are opened.
+
+    Raises:
+        InputError: One is out of range.
+    """
+    limits = {
+        "short_side_px": (short_side_px, short_side_px >= 1),
+        "quality": (quality, 1 <= quality <= 100),
+        "workers": (workers, workers >= 1),
+    }
+    for name, (value, is_fine) in limits.items():
+        if not is_fine:
+            raise InputError(
+                f"{name}: {value} is out of range",
+                fix="sides and workers are at least 1, quality is 1 to 100",
+            )
+
+
 def convert_pairs(
     pairs: PairSource | TarPairs | MixedStream,
     output: Path,
@@ -91,10 +110,11 @@ def convert_pairs(
         on_progress: Called with the numbers of samples done and to do in this part.
 
     Raises:
-        InputError: Several sources are mixed, or the folder was begun from other data or with
-            other settings.
+        InputError: A setting is out of range, several sources are mixed, or the folder was begun
+            from other data or with other settings.
         EnvironmentProblem: The disk is full; complete tars are kept.
     """
+    check_settings(short_side_px=short_side_px, quality=quality, workers=workers)
     if isinstance(pairs, MixedStream):
         raise InputError("several sources cannot be converted at once", fix="convert one by one")
     _claim(output, {"source": pairs.fingerprint, "side": short_side_px, "quality": quality})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from pacl.data.derived import derived_places, write_derived
 from pacl.data.foreign_index import read_foreign_index
+from pacl.data.prefetch import prefetch
 from pacl.data.source import IMAGE_SUFFIXES
 from pacl.data.tar_members import (
     Member,
@@ -105,6 +107,36 @@ def index_tar(path: Path, *, needs_textless: bool = False) -> TarIndex:
     found = find_index(path)
     is_enough = found is not None and (found.has_textless() or not needs_textless)
     return found if found is not None and is_enough else build_index(path)
+
+
+def iter_indices(
+    paths: Sequence[Path], *, rebuild: bool = False, workers: int = 8
+) -> Iterator[tuple[TarIndex, bool] | InputError]:
+    """Open or build the indices of tars, several at a time, and continue after errors.
+
+    Args:
+        paths: The tars.
+        rebuild: Build all indices again, not only those that are missing or stale.
+        workers: Tars that are read at the same time.
+
+    Yields:
+        For each tar, in their order, its index and whether it was built now; or why it cannot be
+        read.
+
+    Raises:
+        EnvironmentProblem: An index cannot be written, neither beside its tar nor in the cache.
+    """
+
+    def index(path: Path) -> tuple[TarIndex, bool] | InputError:
+        try:
+            known = None if rebuild else find_index(path)
+            return known or build_index(path), known is None
+        except InputError as error:
+            return error
+
+    batches = (paths[k : k + workers] for k in range(0, len(paths), workers))
+    for _, found in prefetch(index, batches, workers=workers):
+        yield from found
 
 
 def find_index(path: Path) -> TarIndex | None:
