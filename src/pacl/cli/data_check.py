@@ -1,23 +1,20 @@
-"""pacl data check, doctor and models: what is here, and whether it can be used."""
+"""pacl data check: what is here, and whether it can be used."""
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from pacl.cli.console import (
-    DONE,
-    SOME_FAILED,
-    WRONG_INPUT,
-    progress,
-    result,
-    say,
-    table,
-)
-from pacl.errors import InputError
+from pacl.cli.console import DONE, SOME_FAILED, WRONG_INPUT, progress, result, say, say_next, table
+from pacl.errors import InputError, PaclError
+
+if TYPE_CHECKING:
+    from pacl.datasets.classification import ClassificationSet
+    from pacl.datasets.segmentation.check import BenchmarkReport
 
 
 @dataclass(frozen=True)
@@ -63,38 +60,69 @@ def check_data(options: CheckData) -> int:
     is_pairs = not is_benchmark or any((path / name).is_file() for name in TABLE_NAMES)
     n_skipped = _check_pairs(options) if is_pairs else 0
     if is_benchmark:
-        _check_benchmark(path, options.labels)
+        _check_folder(path, options.labels)
     return SOME_FAILED if n_skipped else DONE
 
 
 def _check_standard(name: str, options: CheckData) -> int:
-    """Print the state of a standard benchmark; 2 if it must not be evaluated."""
     from pacl.datasets.segmentation import needs_root
-    from pacl.datasets.segmentation.check import check_benchmark
+    from pacl.datasets.segmentation.check import N_MASKS, check_benchmark
 
     if options.root is None:
         raise needs_root(name)
-    n_masks = {"n_masks": None} if options.all_masks else {}
-    report = check_benchmark(name, options.root, **n_masks)
-    expected = " or ".join(f"{n:,}" for n in report.n_expected)
-    result(f"{name}: {report.n_found:,} images with masks, {expected} expected")
-    n_pixels = max(1, sum(report.histogram.values()))
-    rows = [[label, f"{n / n_pixels:.2%}"] for label, n in report.histogram.items()]
+    n_masks = None if options.all_masks else N_MASKS
+    report = check_benchmark(name, options.root, n_masks=n_masks)
+    remarks = [f"id {raw} is no class: {n:,} pixels" for raw, n in report.strange_ids.items()]
+    problems = [problem.error() for problem in report.problems]
+    return _tell(report, problems, name, root=options.root, remarks=remarks)
+
+
+def _check_folder(path: Path, labels: str | None) -> None:
+    from pacl.datasets.segmentation.check import check_benchmark
+
+    with progress("read masks") as show:
+        report = check_benchmark("folder", path, labels=labels, n_masks=None, on_progress=show)
+    report.require_usable()
+    _tell(report, [], str(path))
+
+
+def _check_classification(name: str, root: Path) -> int:
+    from pacl.datasets.classification import CLASSIFICATION_NAMES, open_classification
+    from pacl.datasets.segmentation import NAMES
+
+    if name not in CLASSIFICATION_NAMES:
+        raise InputError(
+            f"no benchmark called {name!r}",
+            why="--root goes with the name of one",
+            fix=f"choose one of: {', '.join((*NAMES, *CLASSIFICATION_NAMES))}",
+        )
+    opened = open_classification(name, root=root)
+    error = opened.data.test.find_unreadable()
+    return _tell(opened, [] if error is None else [error], name, root=root)
+
+
+def _tell(
+    found: BenchmarkReport | ClassificationSet,
+    problems: Sequence[PaclError],
+    name: str,
+    root: Path | None = None,
+    remarks: Sequence[str] = (),
+) -> int:
+    """Print what was found of a data set; 2 if it must not be evaluated."""
+    result(found.describe())
+    header, rows = found.class_table()
     if rows:
-        result(table([f"class, in {report.n_masks_read:,} masks", "pixels"], rows))
-    for raw, n in report.strange_ids.items():
-        say(f"id {raw} is no class: {n:,} pixels")
-    for warning in report.warnings:
-        say(f"warning: {warning}")
-    for problem in report.problems:
-        say(f"error: {problem.error()}")
-    if not report.is_usable:
+        result(table(header, rows))
+    say(*remarks, *(f"warning: {warning}" for warning in found.warnings))
+    say(*(f"error: {problem}" for problem in problems))
+    if problems:
         return WRONG_INPUT
-    say(f"next: pacl evaluate {name} --root {shlex.quote(str(options.root))}")
+    say_next("evaluate", name, root=root)
     return DONE
 
 
 def _check_pairs(options: CheckData) -> int:
+    """Print what training would find, and return how many rows it would skip."""
     from pacl.data.checking import check_pairs
     from pacl.data.opening import open_pairs
     from pacl.data.recaptions import Recaptions
@@ -107,69 +135,14 @@ def _check_pairs(options: CheckData) -> int:
     )
     result(pairs.summary())
     with progress("read pairs") as show:
-        checked = check_pairs(pairs, on_progress=lambda done, n: show(done, n, ""))
-    for line in checked.lines():
-        result(line)
-    flags = "".join(
-        f" --{name}-key {shlex.quote(key)}"
-        for name, key in (("image", options.image_key), ("caption", options.caption_key))
-        if key is not None
+        checked = check_pairs(pairs, on_progress=show)
+    result(*checked.lines())
+    say_next(
+        "train",
+        data=options.path,
+        image_key=options.image_key,
+        caption_key=options.caption_key,
+        recaptions=options.recaptions,
+        output="runs/mine",
     )
-    if options.recaptions is not None:
-        flags += f" --recaptions {shlex.quote(str(options.recaptions))}"
-    say(f"next: pacl train --data {shlex.quote(str(options.path))}{flags} --output runs/mine")
     return pairs.n_skipped + checked.n_broken
-
-
-def _check_benchmark(path: Path, labels: str | None) -> None:
-    from pacl.datasets.segmentation.check import check_benchmark
-
-    with progress("read masks") as show:
-        report = check_benchmark(
-            "folder",
-            path,
-            labels=labels,
-            n_masks=None,
-            on_progress=lambda done, total: show(done, total, ""),
-        )
-    dataset = report.require_usable()
-    ignored = ", ".join(map(str, dataset.ignore_labels)) or "none"
-    result(f"{len(dataset):,} images with masks; ignored ids: {ignored}")
-    pixels = [report.histogram[name] for name in dataset.labels.names]
-    n_pixels = max(1, sum(pixels))
-    rows = [
-        [f"{number} {name}", f"{report.n_images[name]:,}", f"{n / n_pixels:.1%}"]
-        for number, (name, n) in enumerate(zip(dataset.labels.names, pixels, strict=True))
-    ]
-    result(table(["class", "images", "pixels"], rows))
-    say(f"next: pacl evaluate {shlex.quote(str(path))}")
-
-
-def _check_classification(name: str, root: Path) -> int:
-    """Print the state of a classification data set; 2 if an image cannot be read."""
-    from pacl.datasets.classification import CLASSIFICATION_NAMES, open_classification
-    from pacl.datasets.segmentation import NAMES
-
-    if name not in CLASSIFICATION_NAMES:
-        raise InputError(
-            f"no benchmark called {name!r}",
-            why="--root goes with the name of one",
-            fix=f"choose one of: {', '.join((*NAMES, *CLASSIFICATION_NAMES))}",
-        )
-    opened = open_classification(name, root=root)
-    benchmark, data = opened.benchmark, opened.data
-    expected = "" if benchmark.n_images is None else f", {benchmark.n_images:,} expected"
-    result(f"{name}: {len(data.test):,} images of {benchmark.title}{expected}")
-    counts = [split.n_per_class(len(data.labels)) for split in (data.test, data.train) if split]
-    rows = [
-        [label, *(f"{n:,}" for n in of_splits)]
-        for label, *of_splits in zip(data.labels.names, *counts, strict=True)
-    ]
-    result(table(["class", "test", "train"][: 1 + len(counts)], rows))
-    for warning in opened.warnings:
-        say(f"warning: {warning}")
-    if (error := data.test.find_unreadable()) is not None:
-        say(f"error: {error}")
-        return WRONG_INPUT
-    say(f"next: pacl evaluate {name} --root {shlex.quote(str(root))}")
-    return DONE

@@ -46,7 +46,12 @@ from pacl.text.labels import parse_labels
 @pytest.mark.parametrize("name", COPIES)
 def test_reads_the_official_layout(name: str, tmp_path: Path) -> None:
     targets = COPIES[name](tmp_path)
-    data = open_classification(name, root=tmp_path).data
+    opened = open_classification(name, root=tmp_path)
+    data = opened.data
+    assert opened.describe().startswith(f"{name}: {len(targets):,} images of ")
+    header, rows = opened.class_table()
+    assert header == ["class", "test", "train"][: 2 + (data.train is not None)]
+    assert sum(int(row[1].replace(",", "")) for row in rows) == len(targets)
     assert data.test.targets.tolist() == targets
     assert (0 if data.train is None else len(data.train)) == N_TRAIN.get(name, 0)
     for split in (data.test, data.train):

@@ -68,6 +68,10 @@ def test_a_good_copy(name: str, tmp_path: Path) -> None:
     )  # every class occurs; the last two ignore nothing
     assert len(report.warnings) == 1
     assert "not comparable" in report.warnings[0]
+    assert report.describe().startswith(f"{name}: 3 images with masks, ")
+    header, rows = report.class_table()
+    assert header == ["class, in 3 masks", "pixels"]
+    assert [row[0] for row in rows] == list(report.histogram)
     assert json.loads(json.dumps(report.to_json()))["is_usable"] is True
 
 
@@ -237,6 +241,8 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     report.require_usable()
     assert report.histogram == {"sky": 12, "road": 8, "(ignored)": 4}
     assert (report.warnings, report.n_expected) == ((), ())
+    assert report.describe() == "1 images with masks; ignored ids: 255"
+    assert report.class_table()[1] == [["0 sky", "1", "60.0%"], ["1 road", "1", "40.0%"]]
     assert "no class names" in refusal(check_benchmark("folder", tmp_path))
     assert "holds ids" in refusal(check_benchmark("folder", tmp_path, labels="sky"))
 

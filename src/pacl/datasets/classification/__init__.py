@@ -80,6 +80,19 @@ class ClassificationSet:
         """Whether its images are Storybook's."""
         return self.benchmark is STORYBOOK_THINGS
 
+    def describe(self) -> str:
+        """Say in a line how many images there are."""
+        n_images, title = self.benchmark.n_images, self.benchmark.title
+        expected = "" if n_images is None else f", {n_images:,} expected"
+        return f"{self.name}: {len(self.data.test):,} images of {title}{expected}"
+
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return a header and a row per class: its images in each split that is here."""
+        data = self.data
+        counts = [each.n_per_class(len(data.labels)) for each in (data.test, data.train) if each]
+        rows = zip(data.labels.names, *([f"{n:,}" for n in each] for each in counts), strict=True)
+        return ["class", "test", "train"][: 1 + len(counts)], [list(row) for row in rows]
+
 
 def open_classification(name: str, *, root: Path | None) -> ClassificationSet:
     """Open a classification data set, in its official layout on disk.

@@ -69,6 +69,30 @@ class BenchmarkReport:
         """The findings as JSON values."""
         return asdict(replace(self, dataset=None)) | {"is_usable": self.is_usable}
 
+    def describe(self) -> str:
+        """Say in a line how many images there are."""
+        if isinstance(self.dataset, FolderDataset):
+            ignored = ", ".join(map(str, self.dataset.ignore_labels)) or "none"
+            return f"{self.n_found:,} images with masks; ignored ids: {ignored}"
+        expected = " or ".join(f"{n:,}" for n in self.n_expected)
+        return f"{self.name}: {self.n_found:,} images with masks, {expected} expected"
+
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return a header and a row per class: its share of the pixels read.
+
+        A user's own folder gets the ids and numbers of images, too.
+        """
+        n_pixels = max(1, sum(self.histogram.values()))
+        if not isinstance(self.dataset, FolderDataset):
+            rows = [[name, f"{n / n_pixels:.2%}"] for name, n in self.histogram.items()]
+            return [f"class, in {self.n_masks_read:,} masks", "pixels"], rows
+        n_pixels = max(1, n_pixels - self.histogram["(ignored)"])
+        rows = [
+            [f"{k} {name}", f"{n:,}", f"{self.histogram[name] / n_pixels:.1%}"]
+            for k, (name, n) in enumerate(self.n_images.items())
+        ]
+        return ["class", "images", "pixels"], rows
+
     def require_usable(self) -> FolderDataset | BenchmarkDataset:
         """Return the opened data set, if it may be evaluated.
 
