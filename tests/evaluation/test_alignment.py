@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from torch.nn import functional
 import references
 from pacl.api import Model
 from pacl.datasets.segmentation.folder import FolderDataset
-from pacl.evaluation.alignment import measure_alignment, measure_patch_accuracy
+from pacl.errors import InputError
+from pacl.evaluation.alignment import Estimate, measure_alignment, measure_patch_accuracy
 from pacl.evaluation.metrics.segmentation import NO_CLASS, patch_labels
+from pacl.evaluation.tables import alignment_table
 from pacl.modeling.pacl import Pacl
 
 LABELS = ("house", "boat", "snow")
@@ -185,3 +188,25 @@ class _Only:
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter((self._item,))
+
+
+def test_the_table_has_intervals_where_images_were_resampled(
+    model: Model, dataset: FolderDataset
+) -> None:
+    header, rows = alignment_table(measure_alignment(model, dataset, n_pairs=50, n_resamples=20))
+    assert header == ["measure", "frozen", "95% interval", "embedded", "95% interval"]
+    assert [len(row) for row in rows] == [5, 5, 5]
+    report = measure_alignment(model, dataset, n_pairs=50)
+    header, rows = alignment_table(report)
+    assert header == ["measure", "frozen", "embedded"]
+    assert rows[2][1] == f"{report.frozen.coherence_auroc.value:.3f}"
+    unknown = replace(report.frozen, patch_accuracy_all=Estimate(math.nan, math.nan, math.nan))
+    assert alignment_table(replace(report, frozen=unknown))[1][0][1] == "-"
+
+
+@pytest.mark.parametrize("wrong", [{"n_pairs": 0}, {"n_resamples": -1}])
+def test_numbers_that_cannot_be_drawn_are_refused(
+    model: Model, dataset: FolderDataset, wrong: dict[str, int]
+) -> None:
+    with pytest.raises(InputError, match="must"):
+        measure_alignment(model, dataset, **wrong)

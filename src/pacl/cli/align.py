@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsons
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from pacl.cli.console import DONE, progress, result, say, table
+from pacl.cli.console import DONE, progress, result, result_json, say, table
 from pacl.cli.options import ModelOptions
-from pacl.errors import InputError
-
-if TYPE_CHECKING:
-    from pacl.evaluation.alignment import AlignmentReport, Estimate
 
 
 @dataclass(frozen=True)
@@ -52,16 +45,16 @@ class Align:
 
 def run_align(options: Align) -> int:
     """Measure, print, plot, and save the numbers."""
-    from pacl.evaluation.alignment import measure_alignment, save_alignment
+    from pacl.evaluation.alignment import check_sampling, measure_alignment, save_alignment
     from pacl.evaluation.plan import open_segmentation
     from pacl.evaluation.records import describe_subject
+    from pacl.evaluation.tables import alignment_table
 
-    _check(options)
+    check_sampling(n_pairs=options.n_pairs, n_resamples=options.n_resamples)
     opened = open_segmentation(
         options.benchmark, root=options.root, labels=options.labels, progress=progress
     )
-    for warning in opened.warnings:
-        say(f"warning: {warning}")
+    say(*(f"warning: {warning}" for warning in opened.warnings))
     model = options.loading.load()
     with progress("align") as show:
         report = measure_alignment(
@@ -70,7 +63,7 @@ def run_align(options: Align) -> int:
             n_pairs=options.n_pairs,
             n_resamples=options.n_resamples,
             seed=options.seed,
-            on_progress=lambda done, total: show(done, total, ""),
+            on_progress=show,
         )
     subject = describe_subject(
         model, name=options.loading.model, embedder=options.loading.embedder,
@@ -79,40 +72,10 @@ def run_align(options: Align) -> int:
     saved = save_alignment(
         report, opened, model, subject, options.output, n_pairs=options.n_pairs, seed=options.seed
     )
-    result(jsons.dumps(saved.content, indent=1) if options.json else _alignment_table(report))
+    if options.json:
+        result_json(saved.content)
+    else:
+        result(table(*alignment_table(report)))
     say(f"{report.n_patches:,} patches of {report.n_images:,} images")
-    for note in saved.notes:
-        say(note)
+    say(*saved.notes)
     return DONE
-
-
-def _check(options: Align) -> None:
-    if options.n_pairs < 1:
-        raise InputError(f"--n-pairs must be at least 1, got {options.n_pairs}")
-    if options.n_resamples < 0:
-        raise InputError(f"--n-resamples must not be negative, got {options.n_resamples}")
-
-
-def _alignment_table(report: AlignmentReport) -> str:
-    """Return one row per measure: frozen tokens, patch embeddings, and their intervals."""
-    measures = {
-        "patch accuracy, all classes": lambda t: t.patch_accuracy_all,
-        "patch accuracy, present classes": lambda t: t.patch_accuracy_present,
-        "semantic coherence (AUROC)": lambda t: t.coherence_auroc,
-    }
-    share = f"{report.confidence:.0%} interval"
-    header = ["measure", "frozen", share, "embedded", share]
-    if not report.n_resamples:
-        header = ["measure", "frozen", "embedded"]
-    rows: list[list[str]] = []
-    for name, pick in measures.items():
-        cells = [_cells(pick(tokens), report) for tokens in (report.frozen, report.embedded)]
-        rows.append([name, *(cell for pair in cells for cell in pair)])
-    return table(header, rows)
-
-
-def _cells(estimate: Estimate, report: AlignmentReport) -> list[str]:
-    if math.isnan(estimate.value):
-        return ["-", "-"] if report.n_resamples else ["-"]
-    cells = [f"{estimate.value:.3f}"]
-    return [*cells, f"{estimate.low:.3f}-{estimate.high:.3f}"] if report.n_resamples else cells

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsons
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from pacl.cli.console import DONE, SOME_FAILED, duration, progress, result, say, table
+from pacl.cli.console import DONE, SOME_FAILED, duration, progress, result, result_json, say, table
 from pacl.cli.options import ModelOptions
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
@@ -101,18 +100,13 @@ def run_evaluate(options: Evaluate) -> int:
     if baseline is not None and loading.embedder is not None:
         raise InputError("--baseline and --embedder exclude each other", fix="give one of them")
     proxy = options.proxy_tower
-    if (baseline == "proxyclip") != (proxy is not None):
-        raise InputError(
-            "--baseline proxyclip and --proxy-tower belong together",
-            why="ProxyCLIP mixes CLIP's values as the patches of a second vision tower are alike",
-            fix="--baseline proxyclip --proxy-tower facebook/dino-vitb8, or neither",
-        )
     settings = Settings(
         preset=options.preset,
         segmenting=options.segmenting,
         use_pamr=options.pamr,
         use_profile=options.profile,
         baseline=baseline,
+        proxy=proxy,
         labels=options.labels,
         templates=options.templates,
         words=options.words and read_words(options.words),
@@ -146,7 +140,7 @@ def run_evaluate(options: Evaluate) -> int:
     if options.json:
         contents = [record.to_json() for record in records]
         is_one = len(records) == 1 and records[0].task == "segmentation"
-        result(jsons.dumps(contents[0] if is_one else contents, indent=1))
+        result_json(contents[0] if is_one else contents)
     return SOME_FAILED if n_refused else DONE
 
 
@@ -157,8 +151,7 @@ def _tell(record: ScoreRecord, *, is_json: bool) -> None:
     if not is_json:
         result(table(*score_table(record)))
     say(f"{record.n_images:,} images, {duration(record.seconds)}")
-    profile = record.details.get("profile")
-    if profile:
+    if profile := record.details.get("profile"):
         rows = [[stage, f"{seconds:.2f}"] for stage, seconds in profile["seconds"].items()]
         say(table(["stage", "seconds"], rows))
         say(f"everything but the encoder: {profile['share_besides_encoder']:.1%}")

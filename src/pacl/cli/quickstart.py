@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from pacl.cli.console import DONE, duration, progress, result, say, table
+from pacl.cli.console import DONE, duration, progress, result, result_json, say, table
 from pacl.errors import InputError
 
 
@@ -38,9 +37,8 @@ class Quickstart:
 
 def run_quickstart(options: Quickstart) -> int:
     """Draw, train, evaluate; print the table."""
-    import json
-
     from pacl import quickstart
+    from pacl.quickstart.scores import report_sentences, report_table
     from pacl.runtime import distributed
 
     if distributed.is_launched():
@@ -51,37 +49,14 @@ def run_quickstart(options: Quickstart) -> int:
         report = quickstart.run_quickstart(
             config, on_stage=lambda stage, done, total: show(done, total, stage)
         )
-    result(json.dumps(report, indent=1) if options.json else _quickstart_table(report))
-    for path in report["files"]:
-        say(f"wrote {path}")
+    if options.json:
+        result_json(report)
+    else:
+        result(table(*report_table(report)), "", *report_sentences(report))
+    say(*(f"wrote {path}" for path in report["files"]))
     if not report["files"][-1].endswith("curve.png"):
         say("no curve.png: it needs matplotlib (pip install matplotlib)")
     say(f"took {duration(sum(report['seconds'].values()))}")
     model, images = options.output / "pacl", options.output / "storybook" / "test" / "images"
     say(f'next: pacl segment {images} --labels "sky,grass,house,tree" --model {model}')
     return DONE
-
-
-def _quickstart_table(report: dict[str, Any]) -> str:
-    columns = {
-        "miou": "mIoU",
-        "pixel_accuracy": "pixel acc.",
-        "patch_accuracy_all": "patch acc. (all)",
-        "patch_accuracy_present": "patch acc. (present)",
-        "classification_top1": "top-1",
-    }
-    rows = [
-        [row["method"], *("-" if row[key] is None else f"{row[key]:.3f}" for key in columns)]
-        for row in report["rows"]
-    ]
-    lines = [
-        table(["method", *columns.values()], rows),
-        "",
-        f"semantic coherence of the frozen patches (AUROC): {report['coherence_auroc']:.3f}",
-    ]
-    pairs = report["compositions"]
-    lines.append(
-        f"IoU of things asked for by colour: {pairs['seen_iou']:.3f} for pairs captioned in "
-        f"training, {pairs['heldout_iou']:.3f} for pairs that never were"
-    )
-    return "\n".join(lines)

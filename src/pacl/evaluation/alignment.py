@@ -20,7 +20,7 @@ from torch.nn import functional
 from pacl.api import Model
 from pacl.data.images import open_image
 from pacl.datasets.segmentation.masks import MaskDataset, MaskItem
-from pacl.errors import EnvironmentProblem
+from pacl.errors import EnvironmentProblem, InputError
 from pacl.evaluation.metrics.bootstrap import (
     draw_images,
     percentile_interval,
@@ -114,6 +114,18 @@ class _ImagePatches:
     """Of some of its labelled patches, for the coherence."""
 
 
+def check_sampling(*, n_pairs: int, n_resamples: int) -> None:
+    """Refuse numbers that `measure_alignment` could not draw, before anything is opened.
+
+    Raises:
+        InputError: One of them is too small.
+    """
+    if n_pairs < 1:
+        raise InputError(f"--n-pairs must be at least 1, got {n_pairs}")
+    if n_resamples < 0:
+        raise InputError(f"--n-resamples must not be negative, got {n_resamples}")
+
+
 def measure_alignment(
     model: Model,
     dataset: MaskDataset,
@@ -136,8 +148,9 @@ def measure_alignment(
         on_progress: Called with the images done and the images in all.
 
     Raises:
-        InputError: An image or a mask cannot be read.
+        InputError: An image or a mask cannot be read, or there is nothing to draw.
     """
+    check_sampling(n_pairs=n_pairs, n_resamples=n_resamples)
     vocabulary = model.vocabulary(dataset.labels)
     generator = torch.Generator().manual_seed(seed)
     n_drawn = max(2, min(_N_DRAWN_PER_IMAGE, _N_DRAWN // len(dataset)))

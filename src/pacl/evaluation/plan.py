@@ -76,12 +76,24 @@ class Settings:
     use_profile: bool = False
     """Whether the time of a segmentation's stages is measured; it is scored again for that."""
     baseline: str | None = None
+    """Training-free patch tokens to score in place of an embedder."""
+    proxy: str | None = None
+    """The second vision tower of the baseline "proxyclip", by hub id or directory."""
     labels: str | None = None
     """Class names by mask id, in place of a folder's."""
     templates: str | None = None
     """Prompts of a classification's class names; None: each data set's own."""
     words: tuple[str, ...] | None = None
     """What a model chooses from where labels is "auto"; None: its own words."""
+
+    def __post_init__(self) -> None:
+        if (self.baseline == "proxyclip") != (self.proxy is not None):
+            raise InputError(
+                "--baseline proxyclip and --proxy-tower belong together",
+                why="ProxyCLIP mixes CLIP's values as the patches of a second vision tower are "
+                "alike",
+                fix="--baseline proxyclip --proxy-tower facebook/dino-vitb8, or neither",
+            )
 
     @property
     def is_open(self) -> bool:

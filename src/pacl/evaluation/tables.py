@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 from pacl.datasets.segmentation import NAMES
 from pacl.evaluation.accuracy_tables import HEADER, accuracy_rows, write_accuracy_tables
+from pacl.evaluation.alignment import AlignmentReport, Estimate
 from pacl.evaluation.metrics.component_sizes import SIZES
 from pacl.evaluation.published import PUBLISHED
 from pacl.evaluation.records import ScoreRecord, read_records
@@ -97,6 +99,28 @@ def score_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:
     lines += [[words, *(_rate(row[key]) for row in rows)] for key, words in named.items()]
     lines += [list(line) for line in zip(BESIDE, *map(_beside, rows), strict=True)]
     return ["class", "IoU", "with PAMR"][: 1 + len(rows)], lines
+
+
+def alignment_table(report: AlignmentReport) -> tuple[list[str], list[list[str]]]:
+    """Return a header and a row per measure: frozen tokens, patch embeddings, their intervals."""
+    interval = [f"{report.confidence:.0%} interval"] if report.n_resamples else []
+    kinds = (report.frozen, report.embedded)
+    measures = {
+        "patch accuracy, all classes": [each.patch_accuracy_all for each in kinds],
+        "patch accuracy, present classes": [each.patch_accuracy_present for each in kinds],
+        "semantic coherence (AUROC)": [each.coherence_auroc for each in kinds],
+    }
+    rows = [
+        [name, *(cell for each in of_kinds for cell in _cells(each)[: 1 + len(interval)])]
+        for name, of_kinds in measures.items()
+    ]
+    return ["measure", "frozen", *interval, "embedded", *interval], rows
+
+
+def _cells(estimate: Estimate) -> tuple[str, str]:
+    if math.isnan(estimate.value):
+        return "-", "-"
+    return f"{estimate.value:.3f}", f"{estimate.low:.3f}-{estimate.high:.3f}"
 
 
 def _open_words_table(record: ScoreRecord) -> tuple[Sequence[str], list[list[str]]]:

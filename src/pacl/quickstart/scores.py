@@ -25,6 +25,14 @@ from pacl.modeling.towers.hf import HfClip
 from pacl.quickstart.world import SEGMENT, World, read_phrases
 from pacl.text.templates import PAPER7
 
+_COLUMNS = {
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel acc.",
+    "patch_accuracy_all": "patch acc. (all)",
+    "patch_accuracy_present": "patch acc. (present)",
+    "classification_top1": "top-1",
+}
+
 
 def score_things(models: dict[str, Model], world: World) -> dict[str, float]:
     """Measure top-1 of each method on images of one thing each, and of PACL fused with CLIP.
@@ -105,3 +113,22 @@ def score_compositions(model: Model, world: World) -> dict[str, Any]:
         scores[f"{name}_iou"] = sum(by_class) / len(by_class)
     scores["relative_loss"] = 1 - scores["heldout_iou"] / scores["seen_iou"]
     return scores
+
+
+def report_table(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return a header and a row per method; a dash where a method has no such score."""
+    rows = [
+        [row["method"], *("-" if row[key] is None else f"{row[key]:.3f}" for key in _COLUMNS)]
+        for row in report["rows"]
+    ]
+    return ["method", *_COLUMNS.values()], rows
+
+
+def report_sentences(report: dict[str, Any]) -> list[str]:
+    """Return what the table does not hold: coherence, and things asked for by colour."""
+    pairs = report["compositions"]
+    return [
+        f"semantic coherence of the frozen patches (AUROC): {report['coherence_auroc']:.3f}",
+        f"IoU of things asked for by colour: {pairs['seen_iou']:.3f} for pairs captioned in "
+        f"training, {pairs['heldout_iou']:.3f} for pairs that never were",
+    ]
