@@ -26,7 +26,7 @@ from pacl.cli.doctor import Doctor, run_doctor
 from pacl.cli.evaluate import Evaluate, run_evaluate
 from pacl.cli.export import Export, run_export
 from pacl.cli.models import ListModels, list_models
-from pacl.cli.options import Help, describe_in_a_line, parse_options, unknown_command
+from pacl.cli.options import Help, parse_options, unknown_command
 from pacl.cli.quickstart import Quickstart, run_quickstart
 from pacl.cli.segment import Segment, run_segment
 from pacl.cli.train import run_train
@@ -34,101 +34,75 @@ from pacl.errors import PaclError
 from pacl.runtime.memory import keep_freed_memory
 from pacl.training.config import TrainConfig
 
+_EXAMPLES = """\
+pacl quickstart
+pacl quickstart --n-train 600 --epochs 3 --output runs/small
+pacl train --data photos/captions.csv --output runs/photos
+pacl train --data photos --model openai/clip-vit-base-patch16 --paper --output runs/paper
+pacl segment photos/ --labels "sky,building,road,tree,car"
+pacl segment "photos/**/*.jpg" --labels labels.txt --formats png,npz --json
+pacl classify photos/ --labels "street,beach,forest"
+pacl classify street.jpg --labels "car,boat" --score clip --json
+pacl evaluate storybook
+pacl evaluate voc20 ade150 --root data --model openai/clip-vit-base-patch16
+pacl align storybook
+pacl align data/camvid --model runs/photos --json
+pacl data check photos/captions.csv
+pacl data check voc20 --root data
+pacl data index "shards/{00000..00099}.tar"
+pacl data index shards --shard 0/4
+pacl data convert photos/captions.csv --output shards
+pacl data convert "large/*.tar" --output small --short-side-px 336 --workers 8
+pacl data cache photos/captions.csv --output tokens
+pacl data cache "shards/*.tar" --model openai/clip-vit-base-patch16 --output tokens --shard 0/4
+pacl export storybook --output runs/onnx
+pacl export runs/photos --output runs/onnx --patch-stride-px 8
+pacl demo
+pacl demo --model runs/photos --port 8000
+pacl doctor
+pacl doctor --json
+pacl models
+pacl models --runs experiments
+""".splitlines()
+"""Two lines to paste for each command."""
+
 
 @dataclass(frozen=True)
 class _Command:
-    """A command: its options, what runs it, and two lines to paste."""
+    """A command: its name, its options, and what runs it."""
 
+    name: str
     options: type
     run: Callable[[Any], int]
-    examples: tuple[str, str]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the options' docstring."""
+        return (self.options.__doc__ or "").splitlines()[0]
+
+    @property
+    def examples(self) -> list[str]:
+        """Lines to paste."""
+        return [line for line in _EXAMPLES if f"{line} ".startswith(f"pacl {self.name} ")]
 
 
-COMMANDS: dict[str, _Command] = {
-    "quickstart": _Command(
-        Quickstart,
-        run_quickstart,
-        ("pacl quickstart", "pacl quickstart --n-train 600 --epochs 3 --output runs/small"),
-    ),
-    "train": _Command(
-        TrainConfig,
-        run_train,
-        (
-            "pacl train --data photos/captions.csv --output runs/photos",
-            "pacl train --data photos --model openai/clip-vit-base-patch16 --paper "
-            "--output runs/paper",
-        ),
-    ),
-    "segment": _Command(
-        Segment,
-        run_segment,
-        (
-            'pacl segment photos/ --labels "sky,building,road,tree,car"',
-            'pacl segment "photos/**/*.jpg" --labels labels.txt --formats png,npz --json',
-        ),
-    ),
-    "classify": _Command(
-        Classify,
-        run_classify,
-        (
-            'pacl classify photos/ --labels "street,beach,forest"',
-            'pacl classify street.jpg --labels "car,boat" --score clip --json',
-        ),
-    ),
-    "evaluate": _Command(
-        Evaluate,
-        run_evaluate,
-        (
-            "pacl evaluate storybook",
-            "pacl evaluate voc20 ade150 --root data --model openai/clip-vit-base-patch16",
-        ),
-    ),
-    "align": _Command(
-        Align,
-        run_align,
-        ("pacl align storybook", "pacl align data/camvid --model runs/photos --json"),
-    ),
-    "data check": _Command(
-        CheckData,
-        check_data,
-        ("pacl data check photos/captions.csv", "pacl data check voc20 --root data"),
-    ),
-    "data index": _Command(
-        IndexData,
-        index_data,
-        ('pacl data index "shards/{00000..00099}.tar"', "pacl data index shards --shard 0/4"),
-    ),
-    "data convert": _Command(
-        ConvertData,
-        convert_data,
-        (
-            "pacl data convert photos/captions.csv --output shards",
-            'pacl data convert "large/*.tar" --output small --short-side-px 336 --workers 8',
-        ),
-    ),
-    "data cache": _Command(
-        CacheData,
-        cache_data,
-        (
-            "pacl data cache photos/captions.csv --output tokens",
-            'pacl data cache "shards/*.tar" --model openai/clip-vit-base-patch16 --output tokens '
-            "--shard 0/4",
-        ),
-    ),
-    "export": _Command(
-        Export,
-        run_export,
-        (
-            "pacl export storybook --output runs/onnx",
-            "pacl export runs/photos --output runs/onnx --patch-stride-px 8",
-        ),
-    ),
-    "demo": _Command(
-        DemoOptions, run_demo, ("pacl demo", "pacl demo --model runs/photos --port 8000")
-    ),
-    "doctor": _Command(Doctor, run_doctor, ("pacl doctor", "pacl doctor --json")),
-    "models": _Command(ListModels, list_models, ("pacl models", "pacl models --runs experiments")),
-}
+_COMMANDS = (
+    _Command("quickstart", Quickstart, run_quickstart),
+    _Command("train", TrainConfig, run_train),
+    _Command("segment", Segment, run_segment),
+    _Command("classify", Classify, run_classify),
+    _Command("evaluate", Evaluate, run_evaluate),
+    _Command("align", Align, run_align),
+    _Command("data check", CheckData, check_data),
+    _Command("data index", IndexData, index_data),
+    _Command("data convert", ConvertData, convert_data),
+    _Command("data cache", CacheData, cache_data),
+    _Command("export", Export, run_export),
+    _Command("demo", DemoOptions, run_demo),
+    _Command("doctor", Doctor, run_doctor),
+    _Command("models", ListModels, list_models),
+)
+COMMANDS = {command.name: command for command in _COMMANDS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -191,7 +165,7 @@ def _overview(commands: dict[str, _Command]) -> str:
         "Segment images by any words, with a model trained on image-caption pairs.",
         "",
         "commands:",
-        *(f"  {name:<{width}}  {describe_in_a_line(c.options)}" for name, c in commands.items()),
+        *(f"  {name:<{width}}  {each.summary}" for name, each in commands.items()),
         "",
         "`pacl COMMAND -h` explains one. Everywhere: --debug adds the traceback of an error.",
         "",

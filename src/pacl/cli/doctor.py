@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsons
 from dataclasses import asdict, dataclass
 
-from pacl.cli.console import CANNOT_RUN, DONE, result, say
+from pacl.cli.console import CANNOT_RUN, DONE, result, result_json, say
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ def run_doctor(options: Doctor) -> int:
 
     facts = examine()
     if options.json:
-        result(jsons.dumps([asdict(fact) for fact in facts], indent=1))
+        result_json([asdict(fact) for fact in facts])
     else:
         width = max(len(fact.name) for fact in facts)
         for fact in facts:

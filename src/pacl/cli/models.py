@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json as jsons
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacl.cli.console import DONE, result, say, table
+from pacl.cli.console import DONE, result, result_json, say, table
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,13 @@ class ListModels:
 
 def list_models(options: ListModels) -> int:
     """Print every model found, with its name for --model."""
-    from pacl.modeling.names import describe_models
-
     if options.towers:
-        from pacl.modeling.towers.listing import describe_towers
-
-        rows = describe_towers(options.runs)
+        from pacl.modeling.towers.listing import describe_towers as describe
     else:
-        rows = describe_models(options.runs)
+        from pacl.modeling.names import describe_models as describe
+    rows = describe(options.runs)
     if options.json:
-        result(jsons.dumps(rows, indent=1))
+        result_json(rows)
     elif rows:
         result(table(list(rows[0]), [list(map(str, row.values())) for row in rows]))
     if options.towers:
