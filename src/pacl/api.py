@@ -128,6 +128,11 @@ class Model:
             self._known = known
         return known[2]
 
+    def count_cut(self, labels: LabelsLike) -> int:
+        """Count the prompts of labels that are longer than the text tower reads: it cuts them."""
+        prompts = [prompt for group in read_labels(labels).prompts for prompt in group]
+        return self.pacl.text.tokenize(prompts)[2]
+
     def segment(
         self,
         image: ImageLike,

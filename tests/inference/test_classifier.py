@@ -86,3 +86,5 @@ def test_a_classification_knows_its_best() -> None:
     assert result.label == "b"
     assert [label for label, _ in result.ranked()] == ["b", "c", "a"]
     assert result.ranked()[0][1] == pytest.approx(0.5)
+    labels = {"b": 0.5, "c": 0.3, "a": 0.2}
+    assert result.summary() == {"label": "b", "score": "clip", "labels": labels}

@@ -16,6 +16,7 @@ from pacl.errors import EnvironmentProblem, InputError
 from pacl.results import FORMATS, Segmentation
 from pacl.results.folder import OutputFolder
 from pacl.results.palette import class_colours
+from pacl.results.segmentation import Failure
 from pacl.results.writers import Writers, strips
 from pacl.results.writers.heatmap import colourise, draw_heatmap
 from pacl.results.writers.overlay import class_borders, draw_overlay
@@ -81,6 +82,14 @@ def test_areas_and_scores_of_absent_labels() -> None:
     entries = result.summary()["labels"]
     assert isinstance(entries, list)
     assert [entry["mean_score"] is None for entry in entries] == [True, False, True]
+    assert result.describe() == f"{result.source}: label 1 50%"
+    result.label_map[:] = 0
+    assert result.describe().endswith(": none of the labels")
+
+
+def test_a_failure_names_its_image_once() -> None:
+    assert Failure("a.png", "cannot read a.png").describe() == "cannot read a.png"
+    assert Failure("a.png", "out of memory").describe() == "a.png: out of memory"
 
 
 def test_saved_overlay_has_the_size_of_the_picture(tmp_path: Path) -> None:
@@ -266,3 +275,10 @@ def test_a_folder_knows_any_source_again(tmp_path: Path) -> None:
     assert not OutputFolder(tmp_path, ["png", "npz"]).has(source)
     files["png"].unlink()
     assert not OutputFolder(tmp_path, ["png"]).has(source)
+
+
+def test_a_process_does_its_share_of_the_images(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path, ["png"], shard=(1, 3))
+    assert [folder.count_todo(10, n_tried) for n_tried in (0, 4, 5)] == [4, 4, 5]
+    folder.n_skipped = 3
+    assert folder.count_todo(10, 0) == 1

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsons
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from pacl.cli.console import DONE, SOME_FAILED, result, say, table
-from pacl.cli.options import ModelOptions, Sources, find_named, warn_of_photographs
+from pacl.cli.console import DONE, SOME_FAILED, result, result_json_line, say, table
+from pacl.cli.options import ModelOptions, Sources, find_named
 from pacl.errors import InputError
-
-if TYPE_CHECKING:
-    from pacl.inference.classifier import Classification
 
 N_SHOWN = 3
 
@@ -46,8 +42,7 @@ def run_classify(options: Classify) -> int:
 
     labels = read_labels(options.labels)
     sources = find_named(options.sources, example='pacl classify photos/ --labels "street,beach"')
-    model = options.loading.load()
-    warn_of_photographs(model)
+    model = options.loading.load(is_for_photographs=True)
     if options.score in ("clip", "fusion"):
         _ = model.pacl.encoder  # towers without a score of their own: one error, not one an image
     n_failed, n_done, rows = 0, 0, []
@@ -62,7 +57,7 @@ def run_classify(options: Classify) -> int:
             continue
         n_done += 1
         if options.json:
-            result(_json_line(source.name, found))
+            result_json_line({"source": source.name, **found.summary()})
         else:
             best = [f"{label} {p:.1%}" for label, p in found.ranked()[:N_SHOWN]]
             rows.append([source.name, *best])
@@ -71,9 +66,3 @@ def run_classify(options: Classify) -> int:
         result(table(header, rows))
     say(f"{n_done:,} classified, {n_failed:,} failed")
     return SOME_FAILED if n_failed else DONE
-
-
-def _json_line(source: str, found: Classification) -> str:
-    labels = {label: round(p, 6) for label, p in found.ranked()}
-    content = {"source": source, "label": found.label, "score": found.score, "labels": labels}
-    return jsons.dumps(content, ensure_ascii=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pacl.cli.console import DONE
-from pacl.cli.options import ModelOptions, warn_of_photographs
+from pacl.cli.options import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ def run_demo(options: DemoOptions) -> int:
     require_packages(["gradio"], purpose="the demo")
     from pacl.deploy.app import build_demo, serve
 
-    model = options.loading.load()
-    warn_of_photographs(model)
+    model = options.loading.load(is_for_photographs=True)
     page = build_demo(model, examples=[Path(path) for path in options.examples])
     serve(page, host=options.host, port=options.port)
     return DONE

@@ -6,13 +6,12 @@ tyro reads the dataclasses; its complaints take the form of ours.
 from __future__ import annotations
 
 import difflib
-import inspect
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -60,27 +59,29 @@ class ModelOptions:
     round products to bfloat16, which changes few labels; auto: the fastest on this machine,
     perhaps in bfloat16."""
 
-    def load(self) -> Model:
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of `pacl.load`."""
+        return {"source" if k == "model" else k: value for k, value in vars(self).items()}
+
+    def load(self, *, is_for_photographs: bool = False) -> Model:
         """Load the model and say what it is.
+
+        Args:
+            is_for_photographs: Whether to warn where the model is for drawn scenes only.
 
         Raises:
             InputError: There is no such model or device.
         """
-        import torch
+        from pacl.api import is_on_storybook, load
 
-        from pacl.api import load
-
-        if self.device is not None:
-            try:
-                torch.empty(1, device=self.device)
-            except (RuntimeError, AssertionError) as error:
-                raise InputError(
-                    f"no device {self.device!r} here",
-                    why=str(error).splitlines()[0],
-                    fix="leave out --device, or see: pacl doctor",
-                ) from error
-        model = load(self.model, device=self.device, embedder=self.embedder, engine=self.engine)
+        model = load(**self.keywords)
         say(f"model: {model.describe()}")
+        if is_for_photographs and is_on_storybook(model):
+            say(
+                "note: this small model knows drawn Storybook scenes only; on photographs its "
+                "labels mean nothing\n  for photographs: --model openai/clip-vit-base-patch16"
+            )
         return model
 
 
@@ -95,17 +96,6 @@ def find_named(words: tuple[str, ...], *, example: str, every: int = 1) -> Found
     if not words:
         raise InputError("no images named", fix=example)
     return find_sources(words, every=every)
-
-
-def warn_of_photographs(model: Model) -> None:
-    """Warn that the embedded model is for drawn scenes only."""
-    from pacl.api import is_on_storybook
-
-    if is_on_storybook(model):
-        say(
-            "note: this small model knows drawn Storybook scenes only; on photographs its labels "
-            "mean nothing\n  for photographs: --model openai/clip-vit-base-patch16"
-        )
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -183,8 +173,3 @@ def unknown_command(name: str, known: Sequence[str]) -> InputError:
         why=f"commands: {', '.join(known)}",
         fix=f"pacl {near[0]}" if near else "pacl -h",
     )
-
-
-def describe_in_a_line(kind: type) -> str:
-    """Return the first line of a dataclass's docstring."""
-    return (inspect.getdoc(kind) or "").splitlines()[0]

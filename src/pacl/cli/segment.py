@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsons
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pacl.cli.cluster import segment_on_cluster
-from pacl.cli.console import DONE, SOME_FAILED, Pace, progress, result, say
-from pacl.cli.options import ModelOptions, Sources, find_named, parse_shard, warn_of_photographs
+from pacl.cli.console import DONE, SOME_FAILED, Pace, progress, result, result_json_line, say
+from pacl.cli.options import ModelOptions, Sources, find_named, parse_shard
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
 
@@ -17,12 +15,9 @@ if TYPE_CHECKING:
     from pacl.api import Model
     from pacl.data.sources import Sources as FoundSources
     from pacl.inference.open_words import WordBank
-    from pacl.results import Segmentation
     from pacl.results.folder import OutputFolder
     from pacl.results.segmentation import Failure
     from pacl.text.labels import Labels
-
-N_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -109,23 +104,13 @@ def run_segment(options: Segment) -> int:
             example='pacl segment photos/ --labels "sky,road,car"',
             every=options.every,
         )
-    model = options.loading.load()
-    warn_of_photographs(model)
+    model = options.loading.load(is_for_photographs=True)
     if labels is not None:
-        _say_cut(model, labels)
+        if n_cut := model.count_cut(labels):
+            n_tokens = model.pacl.text.context_length
+            say(f"warning: {n_cut:,} prompts are longer than the model's {n_tokens} tokens: cut")
         if options.ray:
-            return segment_on_cluster(
-                options.sources,
-                model,
-                labels,
-                loading=options.loading,
-                config=config,
-                folder=folder,
-                formats=_parse_formats(options),
-                address=options.ray_address,
-                n_actors=options.actors,
-                again=options.overwrite,
-            )
+            return _segment_on_cluster(model, labels, folder, options)
         folder.claim(model.settings(labels, config), may_replace=options.overwrite)
         return _segment_all(model, sources, labels, folder, options)
     words = words or model.default_words()
@@ -139,12 +124,7 @@ def run_segment(options: Segment) -> int:
 
 
 def _check_cluster(options: Segment) -> None:
-    """Refuse what does not go with --ray.
-
-    Raises:
-        InputError: There are no labels, or an option would do nothing.
-        EnvironmentProblem: Ray is not installed.
-    """
+    """Refuse what does not go with --ray."""
     from pacl.runtime.packages import require_packages
 
     require_packages(["ray", "pyarrow"], purpose="--ray")
@@ -159,15 +139,6 @@ def _check_cluster(options: Segment) -> None:
     }
     if given := [flag for flag, is_given in idle.items() if is_given]:
         raise InputError(f"{', '.join(given)} would do nothing with --ray", fix="leave it out")
-
-
-def _say_cut(model: Model, labels: Labels) -> None:
-    """Name the limit of the text tower, where prompts are longer."""
-    prompts = [prompt for group in labels.prompts for prompt in group]
-    n_cut = model.pacl.text.tokenize(prompts)[2]
-    if n_cut:
-        n_tokens = model.pacl.text.context_length
-        say(f"warning: {n_cut:,} prompts are longer than the model's {n_tokens} tokens: cut")
 
 
 def _read_named(options: Segment) -> Labels | None:
@@ -194,40 +165,78 @@ def _segment_all(
 ) -> int:
     from pacl.results.segmentation import Failure
 
-    config, n_images, n_done = options.segmenting, sources.count(), 0
-    share = None if n_images is None else -(-n_images // parse_shard(options.shard)[1])
+    config, n_images, n_tried = options.segmenting, sources.count(), 0
     todo = folder.iter_todo(
         sources, again=options.overwrite, needs_frames=config.stability is not None
     )
     failures, overlay, pace = [], None, Pace()
     with progress("segment") as show:
-        for found in model.stream(todo, labels, config=config):
+        for n_tried, found in enumerate(model.stream(todo, labels, config=config), start=1):
             if isinstance(found, Failure):
                 failures.append(found)
-                _tell_failure(found, is_json=options.json)
+                if options.json:
+                    result_json_line(asdict(found))
+                say(f"failed: {found.describe()}")
                 if options.on_error == "stop":
                     break
             else:
-                n_done += 1
                 files = folder.save(found, str(found.source))
                 overlay = overlay or files.get("overlay")
-                result(_describe(found, files, is_json=options.json))
-            left = None if share is None else max(share - folder.n_skipped, n_done + len(failures))
-            words = pace.describe(n_done + len(failures), left)
-            show(
-                n_done + len(failures),
-                left,
-                f"{words}  {len(failures)} failed" if failures else words,
-            )
-    failures_path = folder.close(failures)
+                if options.json:
+                    paths = {name: str(path) for name, path in files.items()}
+                    result_json_line(found.summary() | {"files": paths})
+                else:
+                    result(found.describe())
+            left = None if n_images is None else folder.count_todo(n_images, n_tried)
+            show(n_tried, left, pace.describe(n_tried, left, len(failures)))
+    remarks = [f"{n_tried - len(failures):,} images segmented into {folder.directory}"]
     if folder.n_skipped:
-        n_all = folder.n_skipped + n_done + len(failures)
-        say(f"{folder.n_skipped:,} of {n_all:,} images are done already: skipped")
-    say(f"{n_done:,} images segmented into {folder.directory}")
+        n_all = folder.n_skipped + n_tried
+        remarks.insert(0, f"{folder.n_skipped:,} of {n_all:,} images are done already: skipped")
     if overlay:
-        say(f"look at: {overlay}")
-    if failures_path:
-        say(f"{len(failures):,} failed, see {failures_path}; the same command tries them again")
+        remarks.append(f"look at: {overlay}")
+    return _finish(folder, failures, remarks)
+
+
+def _segment_on_cluster(
+    model: Model, labels: Labels, folder: OutputFolder, options: Segment
+) -> int:
+    from pacl.deploy.items import iter_items
+    from pacl.deploy.ray_data import Job, read_done, segment_on_ray
+
+    folder.claim(
+        model.settings(labels, options.segmenting),
+        may_replace=options.overwrite,
+        holds_results=bool(read_done(folder.directory)),
+    )
+    pace = Pace()
+    with progress("segment") as show:
+        failures = segment_on_ray(
+            Job(
+                options.loading.keywords,
+                labels,
+                options.segmenting,
+                str(folder.directory.resolve()),
+                _parse_formats(options),
+            ),
+            iter_items(options.sources),
+            folder,
+            address=options.ray_address,
+            n_actors=options.actors,
+            again=options.overwrite,
+            show=lambda n, n_all, failed: show(n, n_all, pace.describe(n, n_all, failed)),
+        )
+    place = folder.directory
+    remark = f"segmented into {place}; areas and scores are in areas/*.parquet there"
+    return _finish(folder, failures, [remark])
+
+
+def _finish(folder: OutputFolder, failures: list[Failure], remarks: list[str]) -> int:
+    """Close the folder and say what was done; 1 if some images failed."""
+    path = folder.close(failures)
+    say(*remarks)
+    if path:
+        say(f"{len(failures):,} failed, see {path}; the same command tries them again")
     return SOME_FAILED if failures else DONE
 
 
@@ -237,21 +246,3 @@ def _parse_formats(options: Segment) -> list[str]:
     if options.polygons:
         formats = [name for name in formats if not name.startswith("coco")] + ["coco-polygons"]
     return formats
-
-
-def _tell_failure(failure: Failure, *, is_json: bool) -> None:
-    if is_json:
-        content = {"source": failure.source, "error": failure.error}
-        result(jsons.dumps(content, ensure_ascii=False))
-    is_named = failure.source in failure.error
-    say("failed: " + ("" if is_named else f"{failure.source}: ") + failure.error)
-
-
-def _describe(found: Segmentation, files: dict[str, Path], *, is_json: bool) -> str:
-    """Return one image's line."""
-    if is_json:
-        content = found.summary() | {"files": {name: str(path) for name, path in files.items()}}
-        return jsons.dumps(content, ensure_ascii=False)
-    ranked = sorted(found.areas.items(), key=lambda each: -each[1])
-    areas = ", ".join(f"{label} {area:.0%}" for label, area in ranked[:N_SHOWN] if area > 0)
-    return f"{found.source}: {areas or 'none of the labels'}"

@@ -39,6 +39,11 @@ class Classification:
         order = np.argsort(-self.probabilities, kind="stable")
         return [(self.labels[k], float(self.probabilities[k])) for k in order]
 
+    def summary(self) -> dict[str, object]:
+        """Return JSON values: the best label, what was compared, each label's probability."""
+        labels = {label: round(p, 6) for label, p in self.ranked()}
+        return {"label": self.label, "score": self.score, "labels": labels}
+
 
 def image_logits(
     model: Pacl,

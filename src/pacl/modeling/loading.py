@@ -42,10 +42,11 @@ def load(
         MaskCLIP baseline, and `describe` says so.
 
     Raises:
-        InputError: There is no model of that name, or the embedder belongs to other towers.
+        InputError: There is no model of that name, or no such device here, or the embedder belongs
+            to other towers.
         EnvironmentProblem: The hub cannot be reached.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if vision is not None or text is not None:
         run = source if embedder is None else embedder
         if run is None or (source is not None and embedder is not None):
@@ -76,6 +77,18 @@ def load(
     if embedder is not None:
         return Pacl.from_pretrained(newest_checkpoint(Path(embedder)), encoder=encoder)
     return Pacl(encoder=encoder, embedder=None, token_kind=BASELINE_KIND).eval()
+
+
+def _check_device(device: str | torch.device) -> str | torch.device:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"no device {str(device)!r} here",
+            why=str(error).splitlines()[0],
+            fix="leave out --device, or see: pacl doctor",
+        ) from error
+    return device
 
 
 def _load_untrained(source: str | Path, device: str | torch.device) -> Pacl:

@@ -122,6 +122,10 @@ class OutputFolder:
                 continue
             yield source
 
+    def count_todo(self, n_images: int, n_tried: int) -> int:
+        """Return how many of some images this process has to do, of which it has tried some."""
+        return max(-(-n_images // self._shard[1]) - self.n_skipped, n_tried)
+
     def stem(self, name: str) -> str:
         """Return the beginning of a source's file names, the same in every run."""
         return self._choose_stem(_key(name))

@@ -72,6 +72,12 @@ class Segmentation:
         """Show how well each place matches a label; see `pacl.results.writers.heatmap`."""
         return draw_heatmap(self.image, self.similarity(label), value_range=value_range)
 
+    def describe(self, *, n_labels: int = 4) -> str:
+        """Say in a line which labels cover most of the image, at most `n_labels` of them."""
+        ranked = sorted(self.areas.items(), key=lambda each: -each[1])
+        areas = ", ".join(f"{label} {area:.0%}" for label, area in ranked[:n_labels] if area > 0)
+        return f"{self.source}: {areas or 'none of the labels'}"
+
     def to_dict(self) -> dict[str, Tensor]:
         """Return the form of transformers' results, see `pacl.results.objects.to_dict`."""
         return objects.to_dict(self)
@@ -146,3 +152,7 @@ class Failure:
     """Its name, such as the path of its file."""
     error: str
     """What was wrong, in words for the user."""
+
+    def describe(self) -> str:
+        """Say in a line which image it was, and what was wrong."""
+        return self.error if self.source in self.error else f"{self.source}: {self.error}"
