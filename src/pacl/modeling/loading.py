@@ -42,8 +42,7 @@ def load(
         MaskCLIP baseline, and `describe` says so.
 
     Raises:
-        InputError: There is no model of that name, or no such device here, or the embedder belongs
-            to other towers.
+        InputError: There is no such model or device, or the embedder belongs to other towers.
         EnvironmentProblem: The hub cannot be reached.
     """
     device = _check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
