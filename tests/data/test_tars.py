@@ -250,8 +250,8 @@ def test_indices_of_several_tars_come_in_order_past_the_damaged(
 ) -> None:
     paths = [tmp_path / f"{k}.tar" for k in range(4)]
     for k, path in enumerate(paths):
-        members = [(f"{n}.png", png(n)) for n in range(k + 1)]
-        write_tar(path, [*members, *((f"{n}.txt", b"a house") for n in range(k + 1))])
+        samples = [[(f"{n}.png", png(n)), (f"{n}.txt", b"a house")] for n in range(k + 1)]
+        write_tar(path, [member for sample in samples for member in sample])
     paths[1].write_bytes(b"no tar" * 200)
 
     def found(*, rebuild: bool) -> list[tuple[int, bool] | None]:
