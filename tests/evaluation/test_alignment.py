@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_the_table_has_intervals_where_images_were_resampled(
 
 @pytest.mark.parametrize("wrong", [{"n_pairs": 0}, {"n_resamples": -1}])
 def test_numbers_that_cannot_be_drawn_are_refused(
-    model: Model, dataset: FolderDataset, wrong: dict[str, int]
+    model: Model, dataset: FolderDataset, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match="must"):
         measure_alignment(model, dataset, **wrong)
