@@ -10,8 +10,12 @@ from torch import Tensor
 from pacl.modeling.compatibility import patch_compatibility
 
 TEMPERATURES = [1.0, 0.1, 0.01]
-N_PATCHES = [1, 19, 49, 127, 128, 129, 196, 255, 256, 577, 625]
-"""Around the sizes of blocks, and those of real grids."""
+SIZES = [
+    *((1, 512), (19, 64), (49, 768), (127, 512), (128, 768), (129, 64)),
+    *((196, 768), (255, 64), (256, 512), (577, 512), (577, 768), (625, 512)),
+]
+"""Patches, around the sizes of blocks and those of real grids, and widths: each size once, but for
+577 patches, more than one width and fewer than the next."""
 
 
 def draw(images: int, texts: int, patches: int, width: int) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,7 @@ def test_import_does_nothing() -> None:
     assert out == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_mathematics_needs_torch_only() -> None:
     out = _run(
         "import sys, torch\n"

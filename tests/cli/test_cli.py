@@ -559,7 +559,7 @@ def test_evaluate_says_when_the_numbers_mean_nothing(
     benchmark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_clip(Path("models/storybook"))
-    line = ["align", str(benchmark), "--n-pairs", "50"]
+    line = ["align", str(benchmark), "--n-pairs", "50", "--n-resamples", "10"]
     for words in (["evaluate", str(benchmark)], line):
         assert main(words) == 0
         assert "these numbers mean nothing yet" in capsys.readouterr().err

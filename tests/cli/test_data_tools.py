@@ -49,6 +49,7 @@ def test_a_cache_of_several_parts_serves_training(
     assert "--shard 2/2 is not I/N" in capsys.readouterr().err
 
     train = ["train", "--data", str(pairs_dir), *tower, "--steps", "3", "--batch-size", "4"]
+    train += ["--probe-every", "0"]
     assert main([*train, "--output", str(tmp_path / "plain")]) == 0
     monkeypatch.setattr("pacl.training.token_cache.TokenEncoder.__call__", None)
     cached = [*train, "--cache-dir", str(tmp_path / "tokens"), "--output", str(tmp_path / "run")]

@@ -35,7 +35,8 @@ def towers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(output: str, *more: str) -> int:
     line = ["train", "--data", "data", "--vision", "vision", "--text", "words", "--batch-size", "6"]
-    return main([*line, "--steps", "4", "--precision", "fp32", "--output", output, *more])
+    line += ["--steps", "4", "--probe-every", "0", "--precision", "fp32", "--output", output]
+    return main([*line, *more])
 
 
 @pytest.mark.parametrize("head", ["vision", "text", "both"])
@@ -124,6 +125,7 @@ def _config(output: str) -> TrainConfig:
         steps=4,
         precision="fp32",
         checkpoint_every=2,
+        probe_every=0,
     )
 
 
@@ -149,7 +151,7 @@ def test_two_processes_train_what_one_trains() -> None:
     line += ["--batch-size", "6", "--steps", "4", "--precision", "fp32", "--output", "two"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [*launcher, "-m", "pacl", "train", *line, "--checkpoint-every", "2"],
+        [*launcher, "-m", "pacl", "train", *line, "--checkpoint-every", "2", "--probe-every", "0"],
         check=True,
         capture_output=True,
         env=environment,

@@ -39,7 +39,8 @@ def line(
         write_clip(Path("clip"))
     write_pairs(Path("data"))
     towers = ["train", "--data", "data", "--vision", vision, "--text", text, "--precision", "fp32"]
-    return [*towers, "--batch-size", "6", "--steps", "3", "--checkpoint-every", "1"]
+    towers += ["--batch-size", "6", "--steps", "3", "--checkpoint-every", "1"]
+    return [*towers, "--probe-every", "0"]
 
 
 def test_train_segment_evaluate_classify(
@@ -106,6 +107,7 @@ def test_two_processes_and_a_resumed_run_train_what_one_trains(line: list[str]) 
         steps=3,
         precision="fp32",
         checkpoint_every=1,
+        probe_every=0,
     )
     with pytest.raises(RuntimeError, match="killed"):
         train(config, progress=stop)

@@ -38,6 +38,7 @@ def save_embedder(clip: Path, directory: Path, *, seed: int) -> None:
     Pacl(encoder=encoder, embedder=embedder).save_pretrained(directory)
 
 
+@pytest.mark.slow
 def test_one_table_of_all_methods(
     recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

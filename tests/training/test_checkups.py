@@ -34,7 +34,7 @@ CLIP = {"objective": "clip", "trainable": "all"}
 @pytest.fixture
 def config(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     held_out = write_pairs(tmp_path_factory.mktemp("held_out"), n_images=7)
-    return replace(config, steps=6, val=str(held_out), val_every=2, probe_every=3)
+    return replace(config, steps=6, val=str(held_out), val_every=2)
 
 
 def weights(config: TrainConfig, name: str = "last") -> dict[str, torch.Tensor]:
@@ -55,7 +55,7 @@ def held_out_lines(config: TrainConfig) -> list[dict[str, Any]]:
 def test_looking_changes_nothing_that_is_trained(
     config: TrainConfig, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    config = replace(config, **changes)
+    config = replace(config, probe_every=3, **changes)
     blind = replace(config, output=tmp_path / "blind", val=None, probe_every=0)
     news: list[str] = []
     done = train(config, progress=lambda state: news.extend(state.news))
@@ -161,7 +161,7 @@ def test_the_card_says_how_to_train_it_again(config: TrainConfig) -> None:
 
 def test_words_and_images_of_ones_own(config: TrainConfig, pairs_dir: Path) -> None:
     given = (str(pairs_dir / "images" / "3.png"), str(pairs_dir / "images" / "4.png"))
-    config = replace(config, val=None, probe_images=given, probe_words="boat,tree")
+    config = replace(config, val=None, probe_every=6, probe_images=given, probe_words="boat,tree")
     train(config)
     with Image.open(config.output / "probe" / "step-000006.png") as sheet:
         assert sheet.width > 4 * 180, "image, regions and a map of each word"
@@ -207,7 +207,7 @@ def run_with_wandb(
     wandb.init = init  # type: ignore[attr-defined]
     wandb.Image = lambda path: Path(path).name  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    return train(replace(config, log=("wandb",))), run
+    return train(replace(config, probe_every=6, log=("wandb",))), run
 
 
 @pytest.mark.parametrize("fails_at", ["init", "log", "finish", "never"])
@@ -231,7 +231,7 @@ def test_a_missing_logger_is_named_with_its_remedy(
 ) -> None:
     for module in (name, "torch.utils.tensorboard.writer"):
         monkeypatch.setitem(sys.modules, module, None)
-    done = train(replace(config, log=(name,)))
+    done = train(replace(config, val=None, log=(name,)))
     assert done.steps == 6
     assert any(f"pip install {name}" in note for note in done.notes)
 
@@ -241,7 +241,7 @@ def test_tensorboard_reads_what_was_written(config: TrainConfig) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = replace(config, log=("tensorboard",), checkpoint_every=3)
+    config = replace(config, log=("tensorboard",), checkpoint_every=3, probe_every=3)
     with pytest.raises(MemoryError):
         train(config, progress=crash_at(5))
     train(config)

@@ -70,8 +70,16 @@ def assert_same_run(ours: TrainConfig, theirs: TrainConfig) -> None:
 # ---- to the bit -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, IN_THE_STEP, CLIP], ids=["pacl", "in the step", "clip"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        ({}, signal.SIGINT),
+        ({}, signal.SIGTERM),
+        (IN_THE_STEP, signal.SIGINT),
+        (CLIP, signal.SIGTERM),
+    ],
+    ids=["pacl, SIGINT", "pacl, SIGTERM", "in the step", "clip"],
+)
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     config: TrainConfig, tmp_path: Path, changes: dict, number: int
 ) -> None:
@@ -236,8 +244,11 @@ def test_a_gradient_that_is_no_number_stops_too(
         train(config)
 
 
-@pytest.mark.parametrize("changes", [{}, CLIP], ids=["pacl", "clip"])
-@pytest.mark.parametrize("room", [100, 6_000])
+@pytest.mark.parametrize(
+    ("changes", "room"),
+    [({}, 100), ({}, 6_000), (CLIP, 6_000)],
+    ids=["pacl, 100", "pacl, 6000", "clip, 6000"],
+)
 def test_a_full_disk_keeps_the_checkpoint_before(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, room: int
 ) -> None:

@@ -71,6 +71,7 @@ def make(pairs_dir: Path, clip_dir: Path) -> Callable[..., TrainConfig]:
             batch_size=5,
             steps=6,
             log_every=1,
+            probe_every=0,
             precision="fp32",
             device="cpu",
         )
@@ -262,7 +263,7 @@ def test_the_launchers_command(make: Callable[..., TrainConfig], tmp_path: Path)
     """As documented: one report, and the same checkpoint as without a launcher."""
     config = make(tmp_path / "together")
     options = ["--data", config.data, "--model", config.model, "--output", config.output]
-    options += ["--batch-size", "5", "--steps", "6", "--log-every", "1"]
+    options += ["--batch-size", "5", "--steps", "6", "--log-every", "1", "--probe-every", "6"]
     options += ["--precision", "fp32", "--device", "cpu"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command = [*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]

@@ -223,6 +223,7 @@ def test_a_graph_needs_the_cpu(name: str, encoder: HfClip, monkeypatch: pytest.M
         build_engine(name, encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_without_a_compiler_the_error_says_what_does_not_need_one(
     encoder: HfClip, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kernel_checks import (
-    N_PATCHES,
+    SIZES,
     TEMPERATURES,
     assert_float32,
     draw,
@@ -25,9 +25,9 @@ def implementation(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.mark.parametrize("width", [64, 512, 768])
 @pytest.mark.parametrize(
-    "n_patches", [pytest.param(n, marks=pytest.mark.slow) if n > 150 else n for n in N_PATCHES]
+    ("n_patches", "width"),
+    [pytest.param(*s, marks=pytest.mark.slow) if s[0] > 150 else s for s in SIZES],
 )
 def test_float32_against_float64(n_patches: int, width: int, implementation: Any) -> None:
     inputs = draw(1, 3, n_patches, width)

@@ -102,6 +102,7 @@ def test_backward_under_autocast_changes_nothing() -> None:
         assert torch.equal(gradient, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("implementation", ["tiled", "auto"])
 def test_under_compile_of_the_surrounding_step(implementation: Any) -> None:
