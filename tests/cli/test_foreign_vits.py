@@ -43,6 +43,7 @@ def line(
     return [*towers, "--probe-every", "0"]
 
 
+@pytest.mark.slow
 def test_train_segment_evaluate_classify(
     line: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -321,6 +321,9 @@ def test_heatmaps_are_of_every_label(tmp_path: Path) -> None:
     assert [path.name[:3] for path in files] == ["001", "005"]
 
 
+@pytest.mark.parametrize(
+    "result", [*CASES, pytest.param("300 classes", marks=pytest.mark.slow)], indirect=True
+)
 def test_pictures_to_look_at_are_drawn_of_anything(result: Segmentation, tmp_path: Path) -> None:
     paths = result.save(tmp_path, formats=["overlay", "json"])
     with Image.open(paths["overlay"]) as image:
