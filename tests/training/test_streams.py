@@ -84,12 +84,12 @@ def test_keys_do_not_depend_on_processes_and_threads(
     monkeypatch.setattr(distributed, "gather_values", lambda own: [own])
     parts = []
     for number in range(world):
-        feed = prepare(replace(config, workers=workers).resolve(), on_encoded=None).feed
+        bounds = [5 * k // world for k in range(world + 1)]
+        share = slice(bounds[number], bounds[number + 1])
         with monkeypatch.context() as patch:
-            bounds = [5 * k // world for k in range(world + 1)]
-            share = slice(bounds[number], bounds[number + 1])
-            patch.setattr(distributed, "own_share", lambda n, share=share: share)
-            parts.append([list(batch.names()) for batch in feed.iter_batches(0, 7)])
+            patch.setattr(distributed, "own_share", lambda n, *, together, share=share: share)
+            feed = prepare(replace(config, workers=workers).resolve(), on_encoded=None).feed
+        parts.append([list(batch.names()) for batch in feed.iter_batches(0, 7)])
     assert [list(chain(*of_ranks)) for of_ranks in zip(*parts, strict=True)] == expected
 
 
