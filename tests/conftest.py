@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 hypothesis.settings.register_profile("pacl", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("pacl")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import files that are slow as a whole where none of their tests would run."""
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    is_slow = re.search(r"^pytestmark = \[?pytest\.mark\.slow", collection_path.read_text(), re.M)
+    return True if is_slow else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,6 +29,8 @@ from pacl.errors import EnvironmentProblem
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.training import train
 
+pytestmark = pytest.mark.slow
+
 LABELS = "house,boat,snow"
 
 

@@ -13,6 +13,8 @@ from pacl.cli import main
 from pacl.training import token_store
 from training_runs import write_pairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from pacl.cli import main
 from pacl.data.images import open_mask
 from pacl.evaluation import presets
 
+pytestmark = pytest.mark.slow
+
 LINE = ["evaluate", "voc20", "--root", "data", "--preset", "restricted", "--model"]
 
 
@@ -235,7 +237,6 @@ def test_data_check_of_a_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ADEChallengeData2016.zip" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_what_is_scored_is_not_scored_again(
     clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +283,6 @@ def test_scores_of_two_settings_stand_beside_each_other(clip: Path) -> None:
     assert len([each for each in ours if each.startswith("|")]) == 2
 
 
-@pytest.mark.slow
 def test_two_embedders_are_two_lines(clip: Path, tmp_path: Path, model: Model) -> None:
     line = ["evaluate", "voc20", "--root", "data", "--model", str(clip), "--output", "out"]
     for name in ("one", "other"):
@@ -295,7 +295,6 @@ def test_two_embedders_are_two_lines(clip: Path, tmp_path: Path, model: Model) -
     assert lines[0] != lines[1]
 
 
-@pytest.mark.slow
 def test_what_the_drawn_backbone_scores_is_marked(storybook_model: Path) -> None:
     line = ["evaluate", "voc20", "--root", "data", "--preset", "tcl", "--output", "out"]
     assert main([*line, "--model", str(storybook_model)]) == 0

@@ -16,6 +16,8 @@ from pacl.evaluation import run
 from pacl.evaluation.classification import ClassificationScores
 from pacl.evaluation.plan import pick_classification
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from pacl.training.train import Progress
 from pacl.training.train import train as run_training
 from training_runs import write_pairs
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("a red green blue house boat tree car near photo of the",)
 
 
@@ -142,7 +144,6 @@ def test_resuming_ends_with_the_same_weights() -> None:
     assert ours.fingerprint == whole.fingerprint
 
 
-@pytest.mark.slow
 def test_two_processes_train_what_one_trains() -> None:
     config = _config("two")
     run_training(_config("one"))

@@ -22,6 +22,8 @@ from pacl.training.config import TrainConfig
 from pacl.training.train import Progress, train
 from training_runs import write_pairs
 
+pytestmark = pytest.mark.slow
+
 PAIRS = {"dinov2 and clip": ("dinov2", "clip"), "siglip": ("siglip", "siglip")}
 
 
@@ -43,7 +45,6 @@ def line(
     return [*towers, "--probe-every", "0"]
 
 
-@pytest.mark.slow
 def test_train_segment_evaluate_classify(
     line: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +86,6 @@ def test_models_lists_the_towers_at_hand(
     assert "any stride" in rows[vision]["can do"]
 
 
-@pytest.mark.slow
 def test_two_processes_and_a_resumed_run_train_what_one_trains(line: list[str]) -> None:
     def stop(progress: Progress) -> None:
         if progress.step == 2:

@@ -14,6 +14,8 @@ from PIL import Image
 from pacl.cli import main
 from pacl.cli.console import Pace
 
+pytestmark = pytest.mark.slow
+
 LABELS = "house,boat,snow"
 WHOLE = "png,masks,coco,panoptic,cvat,label-studio,ultralytics"
 

@@ -13,6 +13,8 @@ from pacl.cli import main
 from pacl.training.chance import ChanceWatch
 from training_runs import write_pairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

@@ -17,6 +17,7 @@ from pacl.cli import main
 from pacl.datasets.storybook import draw_scene
 from pacl.results.folder import FAILURES, INDEX
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -71,7 +72,6 @@ def written(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 def test_cluster_writes_what_one_process_writes(tmp_path: Path, photos: list[str]) -> None:
     one, many, mark = tmp_path / "one", tmp_path / "many", tmp_path.name
@@ -105,7 +105,6 @@ def test_cluster_writes_what_one_process_writes(tmp_path: Path, photos: list[str
     assert all(path.stat().st_mtime_ns == parts[path] for path in kept)
 
 
-@pytest.mark.slow
 def test_results_of_a_killed_run_are_not_taken_for_others(
     tmp_path: Path, photos: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,8 @@ from pacl.modeling.towers.vit import VitTower
 from pacl.text.templates import SIMPLE
 from whole_walks import CHANNELS, MASS, rfclip_literally, scclip_literally
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"500x333": (333, 500), "640x427": (427, 640), "333x500": (500, 333)}
 PATCH_PX = 16
 

@@ -23,6 +23,8 @@ from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers import load_text_tower, load_vision_tower
 from pacl.modeling.towers.whole_walks import CHANNELS
 
+pytestmark = pytest.mark.slow
+
 DENSE = ("maskclip", "sclip", "clearclip", "naclip")
 
 

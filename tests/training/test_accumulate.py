@@ -16,6 +16,8 @@ from pacl.training.config import TrainConfig
 from pacl.training.train import train
 from training_runs import read_metrics, write_pairs
 
+pytestmark = pytest.mark.slow
+
 # Adam divides by the gradient's size, so where a gradient is zero but for rounding (the bias of
 # attention's keys) it would magnify the rounding; eps is above that.
 CLIP = {"objective": "clip", "lr": 1e-4, "eps": 1e-3}
@@ -68,7 +70,6 @@ def test_parts_equal_the_whole_after_four_steps(
     assert_same(whole, parts)
 
 
-@pytest.mark.slow
 def test_4_times_64_equal_256(made: TrainConfig, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs", n_images=256)
     whole = replace(made, data=data, batch_size=256, steps=10, output=tmp_path / "whole")

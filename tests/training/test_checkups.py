@@ -28,6 +28,8 @@ from pacl.training.held_out import Masks
 from pacl.training.train import Progress, TrainResult, train
 from training_runs import read_metrics, write_pairs
 
+pytestmark = pytest.mark.slow
+
 CLIP = {"objective": "clip", "trainable": "all"}
 
 

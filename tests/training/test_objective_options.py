@@ -21,6 +21,8 @@ from pacl.training.config import TrainConfig
 from pacl.training.train import noun_weight, train
 from training_runs import read_metrics
 
+pytestmark = pytest.mark.slow
+
 VARIANTS: list[dict[str, Any]] = [
     {"pooling": "mean"},
     {"pooling": "max"},

@@ -26,6 +26,8 @@ from pacl.training.record import cut_metrics
 from pacl.training.train import Progress, train
 from training_runs import read_metrics, write_pairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(config: TrainConfig) -> TrainConfig:

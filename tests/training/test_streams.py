@@ -25,6 +25,8 @@ from pacl.training.setup import prepare
 from pacl.training.train import Progress, train
 from training_runs import read_metrics, write_pairs
 
+pytestmark = pytest.mark.slow
+
 N_SHARDS, N_EACH = 4, 6
 
 

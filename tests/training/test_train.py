@@ -45,6 +45,8 @@ from pacl.training.setup import prepare
 from pacl.training.train import Progress, learning_rate_factor, retrieval_accuracy, train
 from training_runs import read_metrics, shown, write_pairs
 
+pytestmark = pytest.mark.slow
+
 
 def read_weights(config: TrainConfig, name: str = "embedder.safetensors") -> dict:
     return load_file(config.output / "last" / name)

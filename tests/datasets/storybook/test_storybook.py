@@ -23,6 +23,8 @@ from pacl.datasets.storybook import (
 from pacl.datasets.storybook.paint import COLOURS
 from pacl.text.nouns import extract_nouns
 
+pytestmark = pytest.mark.slow
+
 SPLITS = ("train", "validation", "test", "things", "seen_compositions", "heldout_compositions")
 
 
@@ -71,7 +73,6 @@ def test_captions_name_some_but_not_all_of_what_is_visible():
     assert 0.25 * n_visible < n_named < 0.75 * n_visible
 
 
-@pytest.mark.slow
 def test_held_out_compositions_are_never_captioned_nor_drawn_in_training():
     held_out = {
         f"person in {colour}" if thing == "person" else f"{colour} {thing}"

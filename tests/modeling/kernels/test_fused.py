@@ -24,6 +24,8 @@ from kernel_checks import (
 from pacl.modeling import compatibility
 from pacl.modeling.compatibility import patch_compatibility
 
+pytestmark = pytest.mark.slow
+
 fused = pytest.importorskip(
     "pacl.modeling.kernels.fused", reason="triton is not installed", exc_type=ImportError
 )
@@ -160,7 +162,6 @@ def test_the_operators_are_well_formed() -> None:
     torch.library.opcheck(fused._operator, (patches.requires_grad_(), texts, torch.tensor(0.1)))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler for NVIDIA is for Linux")
 def test_compiled_ahead_of_time_without_spills(tmp_path: Path) -> None:
     """For sm_80 and sm_90, on any machine: what a multiprocessor has room for twice, no spill."""
