@@ -15,7 +15,7 @@ PYTEST ?= -q -n 2 --dist loadfile
 help:
 	@echo "make quickstart   draw scenes, train on their captions, evaluate; results in runs/quickstart"
 	@echo "make test         run the whole test suite"
-	@echo "make test-fast    run all but the slow tests, in about two minutes"
+	@echo "make test-fast    run all but the slow tests, in a minute or two"
 	@echo "make lint         check format, lint and types"
 	@echo "make bench        compare this CPU's speed ratios with the committed ones, in 3 minutes"
 	@echo "make setup        create or update the environment in .venv"
