@@ -137,11 +137,12 @@ def disturb(words: list[str], output: Path, n_more: int, end: str) -> tuple[int,
             with full_disk(output.parent):
                 _, said = wait()
         else:
-            with suppress(ProcessLookupError):  # it has just finished
-                if end == "SIGKILL":  # to all: a launcher that is killed cannot pass it on
-                    for pid in (process.pid, *children(process.pid)):
+            if end == "SIGKILL":  # to all: a launcher that is killed cannot pass it on
+                for pid in (process.pid, *children(process.pid)):
+                    with suppress(ProcessLookupError):  # it has just finished
                         os.kill(pid, signal.SIGKILL)
-                elif end in SIGNALS:
+            with suppress(ProcessLookupError):
+                if end in SIGNALS and end != "SIGKILL":
                     os.killpg(process.pid, SIGNALS[end])
                 elif end == ONE_KILLED:
                     os.kill(children(process.pid)[-1], signal.SIGKILL)

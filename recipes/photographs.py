@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import compare_objectives
 import torch
 from compare_objectives import OBJECTIVES, compare
 from photographs_scores import Streets, score_retrieval
@@ -39,7 +40,7 @@ from pacl.training.config import TrainConfig
 from pacl.training.token_cache import TokenEncoder, build_token_cache
 
 VARIANTS = OBJECTIVES | {
-    "mean, sigmoid": {"pooling": "mean", "loss": "sigmoid"},
+    "mean, sigmoid": compare_objectives.VARIANTS["mean, sigmoid"],
     "pacl, temperature 0.05, noun weight 4": {"patch_temperature": 0.05, "noun_weight": 4.0},
     "mean, noun weight 4": {"pooling": "mean", "noun_weight": 4.0},
     "pacl, heads on both sides": {"head": "both"},
@@ -56,7 +57,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument(
-        "--part", type=int, nargs=2, metavar=("K", "N"), help="only run K of each N, and no report"
+        "--part",
+        type=int,
+        nargs=2,
+        metavar=("K", "N"),
+        help="every Nth run from the Kth on, no report",
     )
     args = parser.parse_args()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()

@@ -194,7 +194,9 @@ def score_retrieval(model: Model, pairs: Pairs, images: TokenCache) -> dict[str,
     scores = torch.cat(
         [
             model.pacl.compatibility(model.pacl.embed_tokens(tokens), embeds)
-            for tokens in images.iter_batches(np.array_split(np.arange(len(images)), 125))
+            for tokens in images.iter_batches(
+                np.split(np.arange(len(images)), range(8, len(images), 8))
+            )
         ]
     )
     directions = {

@@ -30,7 +30,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Do not even import files that are slow as a whole where none of their tests would run."""
     if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
         return None
-    is_slow = re.search(r"^pytestmark = \[?pytest\.mark\.slow", collection_path.read_text(), re.M)
+    is_slow = re.search(
+        r"^pytestmark = \[?pytest\.mark\.slow", collection_path.read_text("utf-8"), re.M
+    )
     return True if is_slow else None
 
 

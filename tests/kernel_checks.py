@@ -14,8 +14,8 @@ SIZES = [
     *((1, 512), (19, 64), (49, 768), (127, 512), (128, 768), (129, 64)),
     *((196, 768), (255, 64), (256, 512), (577, 512), (577, 768), (625, 512)),
 ]
-"""Patches, around the sizes of blocks and those of real grids, and widths: each size once, but for
-577 patches, more than one width and fewer than the next."""
+"""Patches, around the sizes of blocks and those of real grids, and widths; 577 patches twice, with
+fewer and with more channels."""
 
 
 def draw(images: int, texts: int, patches: int, width: int) -> tuple[Tensor, Tensor]:

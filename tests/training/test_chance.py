@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
+from checkpoints import write_clip
 from pacl.training.chance import ChanceWatch
+from pacl.training.config import TrainConfig
+from pacl.training.train import train
+from training_runs import write_pairs
 
 CHANCE = math.log(16)
 
@@ -36,3 +41,18 @@ def test_a_loss_at_chance_is_said_once(factor: float, says: bool) -> None:
 
 def test_a_run_of_a_few_steps_is_not_judged() -> None:
     assert sentences([CHANCE] * 5, n_steps=5) == []
+
+
+def test_a_run_passes_it_on(tmp_path: Path) -> None:
+    news: list[str] = []
+    config = TrainConfig(
+        data=write_pairs(tmp_path / "pairs"),
+        model=str(write_clip(tmp_path / "clip")),
+        output=tmp_path / "run",
+        batch_size=4,
+        steps=6,
+        probe_every=0,
+        device="cpu",
+    )
+    train(config, progress=lambda state: news.extend(state.news))
+    assert sum("guessing is at 1.39" in sentence for sentence in news) == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pacl.errors import EnvironmentProblem, InputError, PaclError
 from pacl.modeling.embedder import VisionEmbedder
@@ -94,6 +94,17 @@ def test_interrupted_and_resumed_is_the_same_as_uninterrupted(
     resumed = train(parts)
     assert (resumed.steps, resumed.is_stopped) == (7, False)
     assert_same_run(whole, parts)
+
+
+def test_a_run_whose_logit_scale_was_float32_resumes(config: TrainConfig) -> None:
+    train(config, progress=send_at(3, signal.SIGINT))
+    path = config.output / "last" / "trainer.safetensors"
+    saved = load_file(path)
+    scale = [name for name in saved if name.endswith("/log_logit_scale")]
+    assert len(scale) == 4
+    save_file(saved | {name: saved[name].float() for name in scale}, path)
+    assert train(config).steps == 7
+    assert load_file(path)["exp_avg/log_logit_scale"].dtype == torch.float64
 
 
 def test_a_crash_loses_the_steps_since_the_checkpoint_and_nothing_else(

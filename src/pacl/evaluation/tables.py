@@ -12,15 +12,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pacl.datasets.segmentation import NAMES
 from pacl.evaluation.accuracy_tables import HEADER, accuracy_rows, write_accuracy_tables
-from pacl.evaluation.alignment import AlignmentReport, Estimate
 from pacl.evaluation.metrics.component_sizes import SIZES
 from pacl.evaluation.published import PUBLISHED
 from pacl.evaluation.records import ScoreRecord, read_records
 from pacl.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from pacl.evaluation.alignment import AlignmentReport, Estimate
 
 MARKDOWN, CSV = "results.md", "results.csv"
 NOT_COMPARABLE = "NOT COMPARABLE"

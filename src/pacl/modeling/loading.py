@@ -45,7 +45,7 @@ def load(
         InputError: There is no such model or device, or the embedder belongs to other towers.
         EnvironmentProblem: The hub cannot be reached.
     """
-    device = _check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _choose_device(device)
     if vision is not None or text is not None:
         run = source if embedder is None else embedder
         if run is None or (source is not None and embedder is not None):
@@ -78,7 +78,10 @@ def load(
     return Pacl(encoder=encoder, embedder=None, token_kind=BASELINE_KIND).eval()
 
 
-def _check_device(device: str | torch.device) -> str | torch.device:
+def _choose_device(device: str | torch.device | None) -> str | torch.device:
+    """Return the device that is asked for, if it is here; without one, a GPU or else the CPU."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

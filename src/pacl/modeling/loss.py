@@ -40,8 +40,9 @@ def contrastive_loss(
 
     Returns:
         Half the sum of both directions, a scalar >= 0; 0 where there is no positive at all. Of
-        more than a million pairs (on a GPU: 16 million) it can be differentiated only once: beside
-        the gradient and the positives no matrix of pairs is then made (see kernels/info_nce.py).
+        more than half a million pairs (on a GPU: 8 million) it can be differentiated only once:
+        beside the gradient and the positives no matrix of pairs is then made (see
+        kernels/info_nce.py).
 
     Raises:
         ValueError: `compatibility` is not a matrix (with positives None: not square), or

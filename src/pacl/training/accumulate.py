@@ -4,9 +4,9 @@ Some at a time is exact, not a sum of small batches' losses (GradCache, arXiv 21
 and texts are all embedded and scored without a gradient, the loss of all scores is differentiated
 as far as the scores, and each part is then computed again with a gradient and takes its own rows.
 
-Parts begin at fixed rows of the whole batch and stay on one process, and what they add to a
-parameter's gradient is summed in float64. So float32 weights do not show how many processes share
-a batch.
+Parts begin at fixed rows of the whole batch and stay on one process (but for a batch of fewer
+parts than processes), and what they add to a parameter's gradient is summed in float64. So float32
+weights hardly ever show how many processes share a batch.
 """
 
 from __future__ import annotations
@@ -139,5 +139,5 @@ class _Sums:
     def write(self) -> None:
         """Give every parameter the sum over all parts and processes."""
         sum_in_place(list(self._sums.values()))
-        for parameter, total in self._sums.items():
-            parameter.grad = total.to(parameter.dtype)
+        for parameter in list(self._sums):
+            parameter.grad = self._sums.pop(parameter).to(parameter.dtype)

@@ -113,7 +113,8 @@ class TrainConfig:
 
     images_at_once: int | None = None
     """Images whose activations are held at a time; none: the whole batch. The step stays that of
-    the whole batch: all are scored without a gradient, then recomputed some at a time."""
+    the whole batch: all are scored without a gradient, then recomputed some at a time. They stay on
+    one process: with several, best a number that gives each as many parts."""
 
     epochs: int = 10
     """Passes over the images. Where an image has several captions, each pass draws one."""

@@ -13,7 +13,8 @@ from pacl.modeling.towers import TextTower
 from pacl.runtime import distributed
 
 TEXT_CHUNK = 64
-"""Texts of a table that are encoded at once, by one process: rounding depends on who is beside."""
+"""Texts of a table that are encoded at once, by one process. A text's last bits depend on those
+that it is encoded with."""
 TEXT_GROUP = 512
 """Texts of a table that are encoded when one of them is first needed."""
 

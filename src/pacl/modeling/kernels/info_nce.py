@@ -12,7 +12,7 @@ Pairs that are left out are missing from R and C.
 Rows are taken a few at a time, and again in the backward: beside the compatibility and its
 gradient, only numbers for single rows and columns are held. A process that holds some of the rows
 needs of the others only what is summed over the images, which it is given functions for. All is
-computed in float64, so that float32 shows neither the order of the sums nor how rows are shared.
+computed in float64, so that float32 hardly ever shows the order of the sums.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false

@@ -73,7 +73,7 @@ class _PairwiseSigmoid(torch.autograd.Function):
             d_scale += (slope * compatibility[part]).sum()
             d_bias += slope.sum()
             slopes[part] = slope.mul_(scale / n_images)
-        d_scale, d_bias = (total_of.to(scale.dtype) / n_images for total_of in (d_scale, d_bias))
+        d_scale, d_bias = (each.to(scale.dtype) / n_images for each in (d_scale, d_bias))
         ctx.save_for_backward(compatibility, slopes, d_scale, d_bias)
         return (sum_over_ranks(total) / n_images).to(compatibility.dtype)
 
