@@ -115,8 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_debug = "--debug" in words
     _set_up_logging(is_debug=is_debug)
     keep_freed_memory()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Before torch: its idle threads free the cores sooner for those of runtime/threads.py.
+    if "OMP_WAIT_POLICY" not in os.environ:  # before torch: its idle threads free cores sooner
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = _run([word for word in words if word != "--debug"])
