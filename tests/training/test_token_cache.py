@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,34 @@ def test_tokens_are_the_encoders(
     assert seen == (of_shards if is_on_disk else [(2, 7), (4, 7), (6, 7), (7, 7)])
     assert len(cache) == N_IMAGES
     assert not tokens(cache).requires_grad
+
+
+def test_each_thread_encodes_some_of_the_images_alone() -> None:
+    class Noting(TinyEncoder):
+        """Notes how many images came at once, and on how many threads they are encoded."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[tuple[int, int]] = []
+
+        def encode_patches(
+            self, images: torch.Tensor, **options: Any
+        ) -> tuple[torch.Tensor, tuple[int, int]]:
+            self.calls.append((len(images), torch.get_num_threads()))
+            return super().encode_patches(images, **options)
+
+    images = torch.rand(20, 3, 8, 12)
+    expected, grid = TinyEncoder().encode_patches(images, kind="clip", layer=-1, norm=True)
+    for n_threads in (1, 3):
+        encoder = Noting()
+        torch.set_num_threads(n_threads)
+        try:
+            found, found_grid = TokenEncoder(encoder, dtype=torch.bfloat16)(images)  # type: ignore[arg-type]
+        finally:
+            torch.set_num_threads(1)
+        assert sorted(encoder.calls) == [(4, 1), (8, 1), (8, 1)]
+        assert torch.equal(found, expected.bfloat16())
+        assert found_grid == grid
 
 
 def test_a_finished_cache_is_only_opened(image_paths: list[Path], directory: Path) -> None:

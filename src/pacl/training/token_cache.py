@@ -20,6 +20,7 @@ from pacl.data.stream import PairStream
 from pacl.errors import InputError
 from pacl.modeling.towers import VisionTower
 from pacl.runtime import distributed
+from pacl.runtime.threads import map_on_threads
 from pacl.training.token_store import (
     DTYPES,
     MappedTokens,
@@ -27,6 +28,9 @@ from pacl.training.token_store import (
     TokenSettings,
     TokenStore,
 )
+
+IMAGES_OF_A_THREAD = 8
+"""Images that each thread encodes together on a CPU, whatever the number of threads."""
 
 OnProgress = Callable[[int, int], None]
 """Called with the numbers of images done and to do."""
@@ -98,6 +102,14 @@ class TokenEncoder:
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
         """Return the tokens, on the CPU, and the rows and columns of the patch grid."""
+        device = torch.device(self.device)
+        at_once = IMAGES_OF_A_THREAD if device.type == "cpu" else len(images)
+        encoded = list(map_on_threads(self._encode, images.split(at_once), device=device))
+        return torch.cat([tokens for tokens, _ in encoded]), encoded[0][1]
+
+    def _encode(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
         images = images.to(self.device)
         is_bf16 = self.precision == "bf16"
         with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=is_bf16):

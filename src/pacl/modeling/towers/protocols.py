@@ -110,7 +110,7 @@ class VisionTower(Tower, Protocol):
         norm: bool = True,
         stride_px: int | None = None,
     ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
-        """Encode images to patch tokens (paper: f̂_v).
+        """Encode images to patch tokens (paper: f̂_v). Several threads may call it at a time.
 
         Args:
             images: Normalised; any height and width from one patch up.
