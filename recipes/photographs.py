@@ -37,10 +37,19 @@ from pacl.modeling.pacl import Pacl
 from pacl.modeling.towers.conv import ConvTower
 from pacl.runtime.memory import keep_freed_memory
 from pacl.training.config import TrainConfig
+from pacl.training.precompute import cache_tokens
 from pacl.training.token_cache import TokenEncoder, build_token_cache
 
 VARIANTS = OBJECTIVES | {
-    "mean, sigmoid": compare_objectives.VARIANTS["mean, sigmoid"],
+    **{
+        name: compare_objectives.VARIANTS[name]
+        for name in (
+            "pacl, learned null token",
+            "pacl, captions of shared nouns left out",
+            "mean, sigmoid",
+            "pacl, all patches, as many passes",
+        )
+    },
     "pacl, temperature 0.05, noun weight 4": {"patch_temperature": 0.05, "noun_weight": 4.0},
     "mean, noun weight 4": {"pooling": "mean", "noun_weight": 4.0},
     "pacl, heads on both sides": {"head": "both"},
@@ -63,6 +72,7 @@ def main() -> None:
         metavar=("K", "N"),
         help="every Nth run from the Kth on, no report",
     )
+    parser.add_argument("--encode", action="store_true", help="encode what all runs share, no run")
     args = parser.parse_args()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     keep_freed_memory()
@@ -87,6 +97,9 @@ def main() -> None:
         precision="fp32",
         probe_every=0,
     )
+    cache_tokens(base.resolve(), args.output / "tokens")
+    if args.encode:
+        return
 
     def score(checkpoint: Path) -> dict[str, float]:
         model = Model(Pacl.from_pretrained(checkpoint, vision=tower))
