@@ -63,7 +63,11 @@ memory of 81 megapixels.
 SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], str]]] = {
     "loss": ("The compatibility and its loss", "benchmarks/loss.py", loss.table),
     "inference": ("Dense inference", "benchmarks/inference.py", inference_table),
-    "training_step": ("A training step", "benchmarks/training_step.py", training_table),
+    "training_step": (
+        "A training step",
+        'benchmarks/training_step.py [--variants "cached tokens" "cached tokens, 64 patches"]',
+        training_table,
+    ),
 }
 
 

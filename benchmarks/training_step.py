@@ -1,9 +1,11 @@
 """Images per second of a training step, and the share of the loss in it.
 
     python benchmarks/training_step.py                              one CPU thread
+    python benchmarks/training_step.py --variants "cached tokens" "cached tokens, 64 patches"
     python benchmarks/training_step.py --device cuda --batch 256 1024 4096
 
-Two ways to get patch tokens: from a cache, or from the frozen encoder (ViT-B/16 of random weights,
+Two ways to get patch tokens: from a cache, all of them or 64 random ones of each image
+(`pacl train --patches-per-image 64`), or from the frozen encoder (ViT-B/16 of random weights,
 224 px) in the step, in float32 and with products in bfloat16. Then the embedder, the compatibility
 of every image with every text, the contrastive loss, both backward passes and AdamW's update.
 `encoder only` is the encoder's forward pass by itself. Each round draws new inputs and runs every
@@ -28,12 +30,17 @@ from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.engines import DenseEngine, build_engine
 from pacl.modeling.loss import contrastive_loss
 from pacl.modeling.towers.hf import HfClip
+from pacl.training.batches import sample_patches
 
 TEMPERATURE = 0.1
 LOGIT_SCALE = 14.0
+PATCHES = 196
+KEPT = 64
 CACHED = "cached tokens"
+SAMPLED = f"cached tokens, {KEPT} patches"
 VARIANTS = {
     CACHED: None,
+    SAMPLED: None,
     "encoder in the step, float32": "torch",
     "encoder in the step, bfloat16": "torch-bf16",
 }
@@ -83,16 +90,16 @@ def measure_batch(encoder: HfClip, batch: int, settings: argparse.Namespace) -> 
     trainer = Trainer(encoder, settings.implementation)
     extra_bytes = step_bytes(trainer, encoder, batch)
     engines = {name: build_engine(name, encoder) for name in ("torch", "torch-bf16")}
-    rows: dict[str, dict[str, Any]] = {name: {"variant": name} for name in (*VARIANTS, ALONE)}
+    rows: dict[str, dict[str, Any]] = {name: {"variant": name} for name in settings.variants}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     began = time.perf_counter()
     for turn in range(settings.warmup + settings.rounds):
         images = draw_images(batch, encoder.image_size_px, seed=turn, device=trainer.device)
         texts = torch.randn(batch, encoder.joint_width, device=trainer.device)
-        cached = torch.randn(batch, 196, encoder.width, device=trainer.device)
+        cached = torch.randn(batch, PATCHES, encoder.width, device=trainer.device)
         for name in [name for name in rows if "failed" not in rows[name]]:
             try:
-                seconds = run(name, trainer, engines, images, texts, cached, settings.at_once)
+                seconds = run(name, trainer, engines, images, texts, cached, settings.at_once, turn)
             except torch.OutOfMemoryError as problem:
                 rows[name]["failed"] = type(problem).__name__
                 continue
@@ -121,7 +128,7 @@ def step_bytes(trainer: Trainer, encoder: HfClip, batch: int) -> int:
     """Peak memory that a step with cached tokens adds to them; before anything else has run."""
 
     def draw(n: int) -> tuple[Tensor, Tensor]:
-        tokens = torch.randn(n, 196, encoder.width, device=trainer.device)
+        tokens = torch.randn(n, PATCHES, encoder.width, device=trainer.device)
         return tokens, torch.randn(n, encoder.joint_width, device=trainer.device)
 
     trainer.step(*draw(2))
@@ -139,10 +146,16 @@ def run(
     texts: Tensor,
     cached: Tensor,
     at_once: int,
+    turn: int,
 ) -> dict[str, float]:
     """Seconds of each part of one step."""
     if name == ALONE:
         return {"encoder_s": encode(engines["torch-bf16"], images, at_once)[1], "loss_s": 0.0}
+    if name == SAMPLED:
+        started = now_s(cached.device)
+        kept = sample_patches(len(cached), PATCHES, KEPT, seed=0, step=turn).to(cached.device)
+        some = cached[torch.arange(len(cached), device=cached.device)[:, None], kept]
+        return {"sample_s": now_s(cached.device) - started} | trainer.step(some, texts)
     engine = VARIANTS[name]
     if engine is None:
         return trainer.step(cached, texts)
@@ -154,6 +167,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[32])
+    names = [*VARIANTS, ALONE]
+    parser.add_argument("--variants", nargs="+", default=names, choices=names)
     parser.add_argument("--at-once", type=int, default=32, help="images encoded together")
     parser.add_argument("--implementation", default="auto", help="of the compatibility")
     parser.add_argument("--rounds", type=int, default=20)
