@@ -96,7 +96,7 @@ def compare(
 
     Returns:
         A row for each run: variant, seed, settings, scores, and CPU seconds of training and of
-        scoring. The first run's include what is encoded once, and was not before.
+        scoring. The first run's include encoding the tokens, unless they are there already.
     """
     rows = []
     for seed, (name, changes) in list(product(seeds, variants.items()))[part]:

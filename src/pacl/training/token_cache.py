@@ -90,7 +90,7 @@ class TokenEncoder:
     dtype: torch.dtype = torch.float16
     """`torch.float16` or `torch.bfloat16`."""
     batch_size: int = 32
-    """Images per call of the encoder."""
+    """Images that are encoded at a time; on a CPU, each thread takes up to 8 of them."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the encoder computes in."""
 
