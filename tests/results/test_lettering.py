@@ -85,6 +85,7 @@ def test_words_have_a_font_with_their_script(monkeypatch: pytest.MonkeyPatch) ->
     assert (words, font.getname()[0]) == ("снег δέντρο", "DejaVu Sans")
     assert drawable("снег 鸟", 20)[0] == "снег"
     assert drawable("鸟", 20)[0] == "?"
+    assert drawable("", 20)[0] == ""
     monkeypatch.setattr(lettering, "_FONTS", ("no such font.ttf",))
     lettering._find_font.cache_clear()
     words, font = drawable("Bäume \U0001f697", 20)

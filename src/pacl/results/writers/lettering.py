@@ -47,7 +47,8 @@ def drawable(words: str, text_px: int) -> tuple[str, ImageFont.FreeTypeFont]:
     path, missing = _find_font(words)
     font = load_font(path, text_px)
     kept = "".join(_plain(c, font) if c in missing else c for c in words)
-    return " ".join(kept.split()) or "?", font
+    nothing_left = "?" if words.strip() else ""
+    return " ".join(kept.split()) or nothing_left, font
 
 
 @cache
