@@ -151,6 +151,14 @@ def test_each_thread_encodes_some_of_the_images_alone() -> None:
         assert found_grid == grid
 
 
+def test_training_in_bfloat16_encodes_more_images_than_one_thread_takes() -> None:
+    images = torch.rand(20, 3, 8, 12)
+    expected, _ = TinyEncoder().encode_patches(images, kind="clip", layer=-1, norm=True)
+    with torch.autocast("cpu", torch.bfloat16):  # `pacl train` opens its data under it
+        found, _ = TokenEncoder(TinyEncoder(), dtype=torch.float16)(images)  # type: ignore[arg-type]
+    assert torch.equal(found, expected.half())
+
+
 def test_a_finished_cache_is_only_opened(image_paths: list[Path], directory: Path) -> None:
     first = build(TinyEncoder(), image_paths, directory)
     encoder = TinyEncoder()

@@ -105,7 +105,8 @@ class TokenEncoder:
         device = torch.device(self.device)
         at_once = IMAGES_OF_A_THREAD if device.type == "cpu" else len(images)
         encoded = list(map_on_threads(self._encode, images.split(at_once), device=device))
-        return torch.cat([tokens for tokens, _ in encoded]), encoded[0][1]
+        with torch.autocast("cpu", enabled=False):  # under it, float16 is not joined
+            return torch.cat([tokens for tokens, _ in encoded]), encoded[0][1]
 
     def _encode(
         self, images: Float[Tensor, "B 3 H W"]
