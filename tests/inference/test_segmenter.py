@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from pacl.api import Model
 from pacl.errors import InputError
 from pacl.inference.config import SegmentConfig
-from pacl.inference.segmenter import Segmenter, check_config, working_size_px
+from pacl.inference.segmenter import Segmenter, build_scorer, check_config, working_size_px
+from pacl.modeling.compatibility import patch_similarity
 from pacl.results import Segmentation
 
 PATCH_PX = 4
@@ -126,6 +127,19 @@ def test_one_window_of_a_real_encoder_is_the_whole_image(
     whole = found[None].class_scores
     np.testing.assert_allclose(found[56].class_scores, whole, atol=1e-5, rtol=0)
     assert np.abs(found[24].class_scores - whole).max() > 1e-3
+
+
+def test_a_merged_grid_scores_patches_that_were_merged(model: Model) -> None:
+    words = model.vocabulary(["a house", "the sea"]).text_embeds
+    pixels = torch.randn(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    found = build_scorer(model.pacl, words, patch_stride_px=4, grid="merged")(pixels)
+    with torch.inference_mode():
+        tokens, grid = model.pacl.encode_patches(pixels, stride_px=4, merges=True)
+        expected = patch_similarity(model.pacl.embed_tokens(tokens), words)
+    assert torch.equal(found, expected.unflatten(2, grid))
+    whole = build_scorer(model.pacl, words, patch_stride_px=4)(pixels)
+    assert 0 < (found - whole).abs().mean() < whole.std()
+    assert SegmentConfig(grid="merged").decisive()["grid"] == "merged"
 
 
 def test_a_batch_of_different_shapes_equals_one_by_one() -> None:

@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_refused(model: Model) -> None:
         model.segment(
             image, LABELS, config=SegmentConfig(patch_stride_px=3, grid="shifted", size_px=(48, 48))
         )
-    with pytest.raises(InputError, match="use whole or shifted"):
+    with pytest.raises(InputError, match="use whole, shifted or merged"):
         SegmentConfig(grid="fine")  # type: ignore[arg-type]
     assert "grid" not in SegmentConfig().decisive()
     assert SegmentConfig(grid="shifted").decisive()["grid"] == "shifted"

@@ -341,6 +341,11 @@ def test_a_pair_comes_back_with_its_head(tmp_path: Path, head: str) -> None:
         _ = again.encoder
 
 
+def test_patches_of_a_convolution_are_not_merged(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no transformer"):
+        _pair(tmp_path, "vision").check_merging()
+
+
 def test_a_text_head_leaves_patches_as_they_are(tmp_path: Path) -> None:
     model = _pair(tmp_path, "text")
     tokens, grid = model.vision.encode_patches(torch.ones(1, 3, 32, 48), kind="features")

@@ -113,7 +113,7 @@ def build_scorer(
         stopwatch: Measures the time of the network, as "encoder".
 
     Raises:
-        InputError: The vision tower cannot space its patches that way.
+        InputError: The vision tower cannot space its patches that way, or cannot merge them.
     """
     patch_px = model.vision.patch_size_px
     if grid == "shifted" and patch_stride_px not in (None, patch_px):
@@ -124,7 +124,9 @@ def build_scorer(
     else:
         if patch_stride_px is not None:
             model.vision.check_stride(patch_stride_px)
-        encode = partial(model.encode_patches, stride_px=patch_stride_px)
+        if grid == "merged":
+            model.check_merging()
+        encode = partial(model.encode_patches, stride_px=patch_stride_px, merges=grid == "merged")
 
     @torch.inference_mode()
     def score_patches(images: Tensor) -> Tensor:

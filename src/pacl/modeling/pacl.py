@@ -19,7 +19,7 @@ from pacl.modeling import checkpoint, hub
 from pacl.modeling.embedder import VisionEmbedder
 from pacl.modeling.names import DEFAULT_ENGINE
 from pacl.modeling.pooling import Pooling, pooled_compatibility
-from pacl.modeling.towers import FrozenClip, TextTower, VisionTower, files
+from pacl.modeling.towers import FrozenClip, MergesPatches, TextTower, VisionTower, files
 from pacl.modeling.towers.hf import HfClip
 from pacl.modeling.towers.load import load_pair, load_text_tower, load_vision_tower
 from pacl.modeling.towers.proxy import ProxyClip
@@ -206,21 +206,40 @@ class Pacl(nn.Module):
         return torch.unflatten(self.embed_tokens(tokens), 1, grid)
 
     def encode_patches(
-        self, images: Float[Tensor, "B 3 H W"], *, stride_px: int | None = None
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        *,
+        stride_px: int | None = None,
+        merges: bool = False,
     ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
         """Encode normalised images to patch tokens of this model's kind and layer, not embedded.
 
         Args:
             images: As for `patch_embeds`.
             stride_px: As for `patch_embeds`.
+            merges: Whether alike patches are merged on the way, see
+                `pacl.modeling.towers.merging`; `check_merging` says whether they can be.
 
         Returns:
             Patch tokens, row-major, and the grid (rows, columns).
         """
         tower = self.vision if self._engine is None else self._engine
-        return tower.encode_patches(
-            images, kind=self.token_kind, layer=self.token_layer, stride_px=stride_px
-        )
+        options: dict[str, Any] = {"kind": self.token_kind, "layer": self.token_layer}
+        options |= {"merges": True} if merges else {}
+        return tower.encode_patches(images, stride_px=stride_px, **options)
+
+    def check_merging(self) -> None:
+        """Refuse where the vision tower cannot merge patches on the way to this model's tokens.
+
+        Raises:
+            InputError: It cannot.
+        """
+        if not isinstance(self.vision, MergesPatches):
+            raise InputError(
+                f"{self.vision.source} is no transformer whose patches could be merged",
+                fix="--grid shifted, or whole",
+            )
+        self.vision.check_merging(self.token_kind)
 
     def use_engine(self, name: str) -> None:
         """Run the vision tower with an engine from now on, for inference without gradients.

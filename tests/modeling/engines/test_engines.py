@@ -61,11 +61,13 @@ def images(*shape: int) -> Tensor:
 def test_float32_engines_equal_the_encoder(name: str, encoder: HfClip, graphs: Path) -> None:
     engine = build(name, encoder, graphs)
     for shape, stride in [((2, 3, 32, 32), None), ((1, 3, 24, 56), 4), ((3, 3, 45, 33), 3)]:
-        options: dict[str, Any] = {"kind": "clip", "layer": -1, "stride_px": stride}
-        expected, grid = encoder.encode_patches(images(*shape), **options)
-        found, found_grid = engine.encode_patches(images(*shape), **options)
-        assert found_grid == grid
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
+        for merges in (False, True):
+            options: dict[str, Any] = {"stride_px": stride, "merges": merges}
+            options |= {"kind": "clip", "layer": -1}
+            expected, grid = encoder.encode_patches(images(*shape), **options)
+            found, found_grid = engine.encode_patches(images(*shape), **options)
+            assert found_grid == grid
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
 Each takes the place of `HfClip.encode_patches` and of nothing else: patches are cut, embedded
 and given their positions by torch, so that every engine knows every size and stride, and text
-embeddings, embedder and labelling are the same. "torch", the default, is the encoder itself, and
-nothing of this folder is imported for it. How far an engine's labels agree with float32's is
+embeddings, embedder and labelling are the same. Towers that merge patches are left to torch, at the
+engine's precision. "torch", the default, is the encoder itself, and nothing of this folder is
+imported for it. How far an engine's labels agree with float32's is
 measured by benchmarks/inference.py; see docs/performance.md.
 """
 
@@ -52,14 +53,14 @@ class DenseEngine:
     Args:
         encoder: Holds the weights, which are never changed.
         name: A key of ENGINES.
-        build: Builds what runs a tower; called once for each kind and layer.
+        build: Builds what runs a tower; called once for each kind, layer, and way of merging.
     """
 
     def __init__(self, encoder: HfClip, name: str, build: Callable[[PatchTower], Run]) -> None:
         self.name = name
         self._encoder = encoder
         self._build = build
-        self._runs: dict[tuple[str, int], Run] = {}
+        self._runs: dict[tuple[str, int, bool], Run] = {}
 
     @torch.inference_mode()
     def encode_patches(
@@ -69,6 +70,7 @@ class DenseEngine:
         kind: str,
         layer: int,
         stride_px: int | None,
+        merges: bool = False,
     ) -> tuple[Float[Tensor, "B T E"], Grid]:
         """Encode images to normed patch tokens, float32, and their grid.
 
@@ -77,16 +79,26 @@ class DenseEngine:
             kind: How the last block that runs mixes patches.
             layer: Whose output.
             stride_px: Distance of neighbouring patches; None: the patch size.
+            merges: Whether alike patches are merged on the way.
 
         Raises:
             ValueError: As `HfClip.encode_patches`.
-            InputError: This engine does not know that kind.
+            InputError: This engine does not know that kind, or patches cannot be merged for it.
         """
-        if (kind, layer) not in self._runs:
-            tower = self._encoder.patch_tower(kind=kind, layer=layer)
-            self._runs[kind, layer] = self._build(tower)
+        key = kind, layer, merges
+        if key not in self._runs:
+            tower = self._encoder.patch_tower(kind=kind, layer=layer, merges=merges)
+            self._runs[key] = self._build(tower)
         tokens, grid = self._encoder.embed_images(images, stride_px=stride_px)
-        return self._runs[kind, layer](tokens, grid).float(), grid
+        return self._runs[key](tokens, grid).float(), grid
+
+    def check_merging(self, kind: str) -> None:
+        """Refuse kinds of tokens for which patches cannot be merged.
+
+        Raises:
+            InputError: It is one of those.
+        """
+        self._encoder.check_merging(kind)
 
 
 def build_engine(
@@ -127,24 +139,24 @@ def build_engine(
 
 
 def _choose_run(name: str, encoder: HfClip, cache_dir: Path | None) -> Callable[[PatchTower], Run]:
-    if name.startswith("torch"):
-        from pacl.modeling.engines.pytorch import Bfloat16Run, Float32Run
+    from pacl.modeling.engines.pytorch import Bfloat16Run, Float32Run
 
-        run = Bfloat16Run if "bf16" in name else Float32Run
-        return partial(run, is_compiled=name.endswith("compiled"))
+    run = Bfloat16Run if "bf16" in name else Float32Run
+    by_torch = partial(run, is_compiled=name.endswith("compiled"))
+    if name.startswith("torch"):
+        return by_torch
     _require(name, encoder.device)
+    weights = {"fingerprint": encoder.fingerprint, "cache_dir": cache_dir}
     if name == "onnx":
         from pacl.modeling.engines.onnx import OnnxRun
 
-        return partial(OnnxRun, fingerprint=encoder.fingerprint, cache_dir=cache_dir)
-    from pacl.modeling.engines.openvino import OpenVinoRun
+        by_graph = partial(OnnxRun, **weights)
+    else:
+        from pacl.modeling.engines.openvino import OpenVinoRun
 
-    return partial(
-        OpenVinoRun,
-        fingerprint=encoder.fingerprint,
-        cache_dir=cache_dir,
-        precision="bf16" if name == "openvino-bf16" else "f32",
-    )
+        precision = "bf16" if name == "openvino-bf16" else "f32"
+        by_graph = partial(OpenVinoRun, **weights, precision=precision)
+    return lambda tower: (by_torch if tower.merges else by_graph)(tower)
 
 
 def pick_engine(

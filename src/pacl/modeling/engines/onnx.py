@@ -17,7 +17,7 @@ from pacl.errors import InputError
 from pacl.modeling.engines.cache import graph_dir
 from pacl.modeling.towers.token_kinds import Grid
 from pacl.modeling.towers.walk import PatchTower
-from pacl.modeling.towers.whole_walks import WHOLE_WALKS
+from pacl.modeling.towers.whole_walks import NEED_GRID
 from pacl.runtime.files import replacing
 
 GRAPH_VERSION = 1
@@ -66,13 +66,13 @@ def export_tower(tower: PatchTower, *, fingerprint: str, cache_dir: Path | None 
         The graph's file.
 
     Raises:
-        InputError: The kind of tokens depends on the grid (naclip), which a graph does not get.
+        InputError: The kind of tokens depends on the grid (naclip), which a graph does not get; or
+            the tower merges patches.
         EnvironmentProblem: The disk is full or cannot be written.
     """
-    if tower.kind in ("naclip", *WHOLE_WALKS):
-        raise InputError(
-            f"only torch's engines know {tower.kind} tokens", fix="--engine torch, or torch-bf16"
-        )
+    if tower.merges or tower.kind in NEED_GRID:
+        what = "merge patches" if tower.merges else f"know {tower.kind} tokens"
+        raise InputError(f"only torch's engines {what}", fix="--engine torch, or torch-bf16")
     name = f"{fingerprint}-{tower.kind}{tower.layer}-v{GRAPH_VERSION}.onnx"
     path = graph_dir(cache_dir) / name
     if not path.exists():

@@ -26,6 +26,7 @@ from pacl.errors import InputError
 from pacl.modeling.towers import files, open_clip
 from pacl.modeling.towers.clip_tokens import TokenizesAsClip, build_tokenizer
 from pacl.modeling.towers.families import IMAGENET, refuse_naflex
+from pacl.modeling.towers.merging import check_kind
 from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.token_kinds import TOKEN_KINDS, Grid
 from pacl.modeling.towers.torchvision_guard import guard_against_torchvision
@@ -289,9 +290,19 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
             stretches=self._stretches_positions,
         )
 
-    def patch_tower(self, *, kind: str, layer: int, norm: bool = True) -> PatchTower:
+    def check_merging(self, kind: str) -> None:
+        """Refuse kinds of tokens for which patches cannot be merged.
+
+        Raises:
+            InputError: It is one of those.
+        """
+        check_kind(kind)
+
+    def patch_tower(
+        self, *, kind: str, layer: int, norm: bool = True, merges: bool = False
+    ) -> PatchTower:
         """Return the blocks up to a layer as one module, for whatever engine is to run them."""
-        return PatchTower(self.clip.vision_model, kind=kind, layer=layer, norm=norm)
+        return PatchTower(self.clip.vision_model, kind=kind, layer=layer, norm=norm, merges=merges)
 
     def encode_patches(
         self,
@@ -301,6 +312,7 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
         layer: int = -1,
         norm: bool = True,
         stride_px: int | None = None,
+        merges: bool = False,
     ) -> tuple[Float[Tensor, "B T E"], Grid]:
         """Encode images to patch tokens, CLS dropped (paper: f̂_v).
 
@@ -310,6 +322,7 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
             layer: Whose output: -1 the last block's, -2 the one's before, ...
             norm: Whether the tower's final LayerNorm is applied.
             stride_px: Distance of neighbouring patches; None: the patch size.
+            merges: Whether alike patches are merged on the way, see `merging.py`.
 
         Returns:
             Patch tokens, row-major, and the grid (rows, columns).
@@ -317,8 +330,9 @@ class HfClip(PreparesImages, TokenizesAsClip, nn.Module):
         Raises:
             ValueError: Unknown kind, no such layer, an image smaller than a patch, or a stride
                 outside 1..patch size.
+            InputError: Patches cannot be merged for that kind of tokens.
         """
-        tower = self.patch_tower(kind=kind, layer=layer, norm=norm)
+        tower = self.patch_tower(kind=kind, layer=layer, norm=norm, merges=merges)
         tokens, grid = self.embed_images(images, stride_px=stride_px)
         if torch.is_inference_mode_enabled():
             with onednn_products():

@@ -8,7 +8,7 @@ own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -122,6 +122,27 @@ class VisionTower(Tower, Protocol):
         Returns:
             Patch tokens, row-major, and the grid (rows, columns).
         """
+        ...
+
+
+@runtime_checkable
+class MergesPatches(Protocol):
+    """A vision tower that can merge alike patches, see `pacl.modeling.towers.merging`."""
+
+    def check_merging(self, kind: str) -> None:
+        """Raise InputError where patches cannot be merged for that kind of tokens."""
+        ...
+
+    def encode_patches(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        *,
+        kind: str,
+        layer: int,
+        stride_px: int | None,
+        merges: bool,
+    ) -> tuple[Float[Tensor, "B T E"], tuple[int, int]]:
+        """Encode images as `VisionTower.encode_patches`; `merges` says whether patches merge."""
         ...
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pacl.errors import InputError
 from pacl.modeling.towers import files
 from pacl.modeling.towers.families import FAMILIES, PAIRS, PLAIN_KIND, Family
+from pacl.modeling.towers.merging import check_kind, run_merging, unmerge
 from pacl.modeling.towers.positions import embed_patches, interpolate_positions
 from pacl.modeling.towers.preprocess import PreparesImages, Preprocessing
 from pacl.modeling.towers.pretrained import build_half, build_pretrained, read_config
@@ -120,6 +122,19 @@ class VitTower(PreparesImages, nn.Module):
                 fix=f"use 1 to {self.patch_size_px}",
             )
 
+    def check_merging(self, kind: str) -> None:
+        """Refuse to merge patches where the kind of tokens, or the tower, asks for their places.
+
+        Raises:
+            InputError: It does.
+        """
+        check_kind(kind)
+        if self.family.rotations is not None:
+            raise InputError(
+                f"{self.source} rotates each token by its place, so patches cannot be merged",
+                fix="--grid whole; larger images give finer masks: --short-side-px",
+            )
+
     # ---- images ---------------------------------------------------------------------------
 
     def encode_patches(
@@ -130,36 +145,46 @@ class VitTower(PreparesImages, nn.Module):
         layer: int = -1,
         norm: bool = True,
         stride_px: int | None = None,
+        merges: bool = False,
     ) -> tuple[Float[Tensor, "B T E"], Grid]:
         """Encode images to patch tokens, the prefix dropped, see `VisionTower.encode_patches`.
 
+        With `merges`, alike patches are merged on the way, see `merging.py`.
+
         Raises:
             ValueError: Unknown kind, no such layer, or an image smaller than a patch.
-            InputError: A stride that the tower cannot do.
+            InputError: A stride that the tower cannot do, or patches that it cannot merge.
         """
         if kind not in self.token_kinds:
             raise ValueError(f"kind must be one of {', '.join(self.token_kinds)}, got {kind!r}")
         if not -self.n_layers <= layer <= -1:
             raise ValueError(f"layer must lie in -{self.n_layers}..-1, got {layer}")
+        if merges:
+            self.check_merging(kind)
         fast = onednn_products() if torch.is_inference_mode_enabled() else nullcontext()
         with fast:
-            tokens, grid = self._walk(images, kind=kind, layer=layer, stride_px=stride_px)
-            tokens = tokens[:, self.n_prefix :]
-            return self.family.norm(self.model)(tokens) if norm else tokens, grid
+            return self._walk(images, kind, layer, norm, stride_px or self.patch_size_px, merges)
 
     def _walk(
-        self, images: Tensor, *, kind: str, layer: int, stride_px: int | None
-    ) -> tuple[Float[Tensor, "B N E"], Grid]:
-        """Run the blocks up to a layer; the prefix comes first in what is returned."""
-        family, model = self.family, self.model
+        self, images: Tensor, kind: str, layer: int, norm: bool, stride_px: int, merges: bool
+    ) -> tuple[Float[Tensor, "B T E"], Grid]:
+        family, model, places = self.family, self.model, None
         rotations = family.rotations(model, images) if family.rotations else {}
-        tokens, grid = self._embed(images, stride_px or self.patch_size_px)
-        *earlier, last = family.blocks(model)[: self.n_layers + 1 + layer]
-        for block in earlier:
-            tokens = block(tokens, attention_mask=None, **rotations)
+        tokens, grid = self._embed(images, stride_px)
+        blocks = family.blocks(model)[: self.n_layers + 1 + layer]
+        *earlier, last = (partial(block, attention_mask=None, **rotations) for block in blocks)
+        if merges:
+            tokens, places = run_merging(earlier, tokens, n_prefix=self.n_prefix)
+        else:
+            for block in earlier:
+                tokens = block(tokens)
         if kind == PLAIN_KIND:
-            return last(tokens, attention_mask=None, **rotations), grid
-        return TOKEN_KINDS[kind](family.parts(last), tokens, grid), grid
+            tokens = last(tokens)
+        else:
+            tokens = TOKEN_KINDS[kind](family.parts(blocks[-1]), tokens, grid)
+        patches: Tensor = tokens[:, self.n_prefix :]
+        patches = family.norm(model)(patches) if norm else patches
+        return patches if places is None else unmerge(patches, places), grid
 
     def _embed(self, images: Tensor, stride_px: int) -> tuple[Float[Tensor, "B N E"], Grid]:
         """Return the input of the first block, and the grid of the patches."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pacl.modeling.towers.merging import check_kind, run_merging, unmerge
 from pacl.modeling.towers.positions import (
     embed_patches,
     interpolate_positions,
@@ -34,12 +35,16 @@ class PatchTower(nn.Module):
         kind: How the last block that runs mixes patches, a key of TOKEN_KINDS or WHOLE_WALKS.
         layer: The last block that runs: -1 the tower's last, -2 the one before, ...
         norm: Whether the tower's final LayerNorm is applied.
+        merges: Whether patches that are alike are merged on the way, see `merging.py`.
 
     Raises:
         ValueError: Unknown kind, or no such layer.
+        InputError: Patches cannot be merged for that kind.
     """
 
-    def __init__(self, vision: Any, *, kind: str, layer: int, norm: bool = True) -> None:
+    def __init__(
+        self, vision: Any, *, kind: str, layer: int, norm: bool = True, merges: bool = False
+    ) -> None:
         super().__init__()
         n_layers = len(vision.encoder.layers)
         kinds = (*TOKEN_KINDS, *WHOLE_WALKS)
@@ -47,7 +52,9 @@ class PatchTower(nn.Module):
             raise ValueError(f"kind must be one of {', '.join(kinds)}, got {kind!r}")
         if not -n_layers <= layer <= -1:
             raise ValueError(f"layer must lie in -{n_layers}..-1, got {layer}")
-        self.kind, self.layer = kind, layer
+        if merges:
+            check_kind(kind)
+        self.kind, self.layer, self.merges = kind, layer, merges
         self.width: int = vision.config.hidden_size
         self.blocks = vision.encoder.layers[: n_layers + 1 + layer]
         self.norm = vision.post_layernorm if norm else nn.Identity()
@@ -57,6 +64,11 @@ class PatchTower(nn.Module):
         if self.kind in WHOLE_WALKS:
             return self.norm(WHOLE_WALKS[self.kind](list(self.blocks), tokens, grid))
         *earlier, last = self.blocks
+        if self.merges:
+            walk = [partial(apply_block, block) for block in earlier]
+            tokens, places = run_merging(walk, tokens, n_prefix=1)
+            merged = self.norm(TOKEN_KINDS[self.kind](last, tokens, grid)[:, 1:])
+            return unmerge(merged, places)
         for block in earlier:
             tokens = apply_block(block, tokens)
         return self.norm(TOKEN_KINDS[self.kind](last, tokens, grid)[:, 1:])

@@ -189,3 +189,6 @@ WHOLE_WALKS: dict[str, Callable[[Sequence[Block], Tensor, Grid], Tensor]] = {
     "rfclip": rfclip_tokens,
 }
 """The kinds of patch tokens that are made of all blocks, by the name that `--baseline` takes."""
+
+NEED_GRID = ("naclip", *WHOLE_WALKS)
+"""The kinds of patch tokens that ask where each patch lies."""
