@@ -25,9 +25,13 @@ CHUNK = {"cpu": 1 << 18, "cuda": 1 << 25}
 STRIP = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Pixels labelled at once, about: what a strip needs beside the maps of the whole image."""
 
+MIN_STRIP = 1 << 14
+"""Pixels of a strip, at least about: fewer are done sooner than its operations are started."""
+
 N_STRIPS = (8, 32)
-"""Strips of an image, about: at least, and at most unless they would hold more than STRIP. They do
-not depend on the number of threads, so neither do the results."""
+"""Strips of an image, about: at least, unless they would hold fewer pixels than MIN_STRIP, and at
+most, unless they would hold more than STRIP. They do not depend on the number of threads, so
+neither do the results."""
 
 MIN_NAMES = 16
 """Names upsampled at once, at least; fewer make products too thin to be fast."""
@@ -168,7 +172,8 @@ def _run_on_threads(label_strip: Callable[[range], None], blocks: Blocks, chunk:
     at_most = STRIP.get(blocks.device.type, STRIP["cpu"]) // blocks.n_pixels
     fewest, most = (len(blocks) // n for n in N_STRIPS)
     at_once = max(chunk // (4 * blocks.n_names), most)
-    strips = blocks.cut(min(at_once, fewest, at_most))
+    at_least = MIN_STRIP // blocks.n_pixels
+    strips = blocks.cut(min(max(min(at_once, fewest), at_least), at_most))
     for _ in map_on_threads(label_strip, strips, device=blocks.device):
         pass
 
@@ -215,7 +220,8 @@ def can_win(corners: Float[Tensor, "m 4 C"]) -> Bool[Tensor, "m C"]:
     can = torch.ones_like(corners[:, 0], dtype=torch.bool)
     for name in good.unbind(dim=1):
         reached = corners.gather(2, name[:, None, None].expand(-1, 4, 1))
-        can &= (corners >= reached).any(dim=1)
+        first, second, third, fourth = (corners >= reached).unbind(dim=1)
+        can &= first | second | third | fourth  # `any` takes three times as long
     return can
 
 
