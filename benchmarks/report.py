@@ -48,7 +48,7 @@ keeps the fastest in the cache, by machine, versions and tower. The column "equa
 is the share of pixels with the same label as transformers' own float32 forward pass, in the worst
 round. ONNX Runtime and OpenVINO run a graph that is exported at the first use, and kept in
 `~/.cache/pacl/engines` ($XDG_CACHE_HOME); it serves every image size and patch stride, and all
-kinds of tokens but naclip.
+kinds of tokens but naclip. Merged grids (`--grid merged`) are left to torch, at the same precision.
 
 On an NVIDIA GPU nothing has been measured: none was at hand. The first command there is
 
