@@ -342,7 +342,7 @@ def test_a_pair_comes_back_with_its_head(tmp_path: Path, head: str) -> None:
 
 
 def test_patches_of_a_convolution_are_not_merged(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no transformer"):
+    with pytest.raises(InputError, match="cannot be merged"):
         _pair(tmp_path, "vision").check_merging()
 
 

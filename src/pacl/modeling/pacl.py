@@ -236,7 +236,8 @@ class Pacl(nn.Module):
         """
         if not isinstance(self.vision, MergesPatches):
             raise InputError(
-                f"{self.vision.source} is no transformer whose patches could be merged",
+                f"patches of {self.vision.source} cannot be merged",
+                why="it is no transformer whose blocks pacl runs one by one",
                 fix="--grid shifted, or whole",
             )
         self.vision.check_merging(self.token_kind)
