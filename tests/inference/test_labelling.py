@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +27,14 @@ from pacl.inference.labelling import (
 
 SIDES = st.tuples(st.integers(1, 8), st.integers(1, 8))
 SIZES = st.tuples(st.integers(1, 50), st.integers(1, 50))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _strips_of_small_images() -> Iterator[None]:
+    """Images smaller than the least strip are cut into several here, as larger ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labelling, "MIN_STRIP", 1)
+        yield
 
 
 class Plain(NamedTuple):

@@ -31,11 +31,10 @@ class SegmentConfig:
     grid: Literal["whole", "shifted", "merged"] = "whole"
     """How a patch stride is reached. whole: all patches at once, as in the paper. shifted: several
     shifted passes at the patch size, which a divisor of it needs; the narrower the tower, the more
-    it gains: storybook 3.5 times the speed at a quarter of the patch size. merged: alike patches
-    become one after the first two blocks of a transformer; a ViT-B/16 runs 3 times as fast at a
-    quarter of the patch size. Its labels
-    are as good at storybook's layer -4, worse for some kinds of tokens, and it needs memory by the
-    square of the patches (docs/log.md)."""
+    it gains: storybook 3 times the speed at a quarter of the patch size. merged: alike patches
+    become one after the first two blocks of a transformer, at any stride; a ViT-B/16 runs 3 times
+    as fast at a quarter of the patch size. Its labels are as good at storybook's layer -4, and
+    worse for some kinds of tokens (docs/log.md)."""
 
     background: Literal["none", "probability", "entropy"] = "none"
     """Which pixels are none of the labels: no pixel; those whose best probability is below the

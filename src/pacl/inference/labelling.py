@@ -26,7 +26,7 @@ STRIP = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Pixels labelled at once, about: what a strip needs beside the maps of the whole image."""
 
 MIN_STRIP = 1 << 14
-"""Pixels of a strip, at least about: fewer are done sooner than its operations are started."""
+"""Pixels of a strip, at least about: labelling fewer takes less time than starting to."""
 
 N_STRIPS = (8, 32)
 """Strips of an image, about: at least, unless they would hold fewer pixels than MIN_STRIP, and at

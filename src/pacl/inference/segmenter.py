@@ -122,10 +122,10 @@ def build_scorer(
             encode_shifted, model.encode_patches, patch_px=patch_px, stride_px=patch_stride_px
         )
     else:
-        if patch_stride_px is not None:
-            model.vision.check_stride(patch_stride_px)
         if grid == "merged":
             model.check_merging()
+        if patch_stride_px is not None:
+            model.vision.check_stride(patch_stride_px)
         encode = partial(model.encode_patches, stride_px=patch_stride_px, merges=grid == "merged")
 
     @torch.inference_mode()

@@ -237,7 +237,7 @@ class Pacl(nn.Module):
         if not isinstance(self.vision, MergesPatches):
             raise InputError(
                 f"patches of {self.vision.source} cannot be merged",
-                why="it is no transformer whose blocks pacl runs one by one",
+                why="only the tokens that a transformer's own blocks make can be",
                 fix="--grid shifted, or whole",
             )
         self.vision.check_merging(self.token_kind)

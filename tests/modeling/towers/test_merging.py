@@ -47,9 +47,13 @@ def groups_of(patches: Tensor, share: float) -> list[list[int]]:
     return [[i] for _, i, _ in pairs[:n_kept]] + merged
 
 
+@pytest.mark.parametrize("rows", [2, 256])
 @pytest.mark.parametrize("share", [0.0, 0.25, SHARE, 0.5])
 @pytest.mark.parametrize("n_patches", [1, 2, 3, 7, 12])
-def test_alike_patches_become_their_mean(n_patches: int, share: float) -> None:
+def test_alike_patches_become_their_mean(
+    n_patches: int, share: float, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "ROWS", rows)
     patches = draw(3, n_patches, 5)
     left, places = merge_alike(patches, share=share)
     for of_image, expected, place in zip(left, patches, places, strict=True):
@@ -139,7 +143,6 @@ def test_engines_merge_by_torch_at_their_precision(
     for package in packages_of(name):
         pytest.importorskip(package)
     engine = build_engine(name, encoder, cache_dir=tmp_path)
-    engine.check_merging("clip")
     options: dict[str, Any] = {"kind": "clip", "layer": -1, "stride_px": 4}
     found, grid = engine.encode_patches(draw(1, 3, 32, 40), merges=True, **options)
     tokens, _ = encoder.embed_images(draw(1, 3, 32, 40), stride_px=4)

@@ -92,14 +92,6 @@ class DenseEngine:
         tokens, grid = self._encoder.embed_images(images, stride_px=stride_px)
         return self._runs[key](tokens, grid).float(), grid
 
-    def check_merging(self, kind: str) -> None:
-        """Refuse kinds of tokens for which patches cannot be merged.
-
-        Raises:
-            InputError: It is one of those.
-        """
-        self._encoder.check_merging(kind)
-
 
 def build_engine(
     name: str,

@@ -23,7 +23,9 @@ from pacl.modeling.towers.whole_walks import NEED_GRID
 SHARE = 0.45
 """Of an image's patches, the share that each merging takes away; a half at most."""
 N_MERGINGS = 2
-"""Blocks after which patches are merged: the first ones."""
+"""Blocks after which patches are merged: the first ones, but never the last that runs."""
+ROWS = 256
+"""Patches that are compared at once with half of all: the cosines of all pairs are never held."""
 
 
 def check_kind(kind: str) -> None:
@@ -91,8 +93,11 @@ def merge_alike(
     if n_patches < 2:
         return patches, patches.new_zeros(len(patches), n_patches, dtype=torch.long)
     unit = F.normalize(patches.float(), dim=2)
+    others = unit[:, 1::2].mT
     with torch.autocast(patches.device.type, enabled=False):  # in bfloat16, too many are equal
-        cosine, partner = (unit[:, ::2] @ unit[:, 1::2].mT).max(dim=2)
+        found = [torch.max(some @ others, dim=2) for some in torch.split(unit[:, ::2], ROWS, 1)]
+    cosine = torch.cat([best.values for best in found], dim=1)
+    partner = torch.cat([best.indices for best in found], dim=1)
     n_kept = cosine.shape[1] - round(share * n_patches)
     kept, merged = cosine.argsort(dim=1).tensor_split([n_kept], dim=1)
     into = partner.gather(1, merged)

@@ -113,7 +113,7 @@ class VitTower(PreparesImages, nn.Module):
                 f"patch stride {stride_px} px: {self.source} rotates its tokens for patches every "
                 f"{self.patch_size_px} px",
                 why="a finer grid would turn the wrong tokens",
-                fix="leave out the stride; larger images give finer masks: --short-side-px",
+                fix="--grid shifted; or no stride, and larger images: --short-side-px",
             )
         if not 1 <= stride_px <= self.patch_size_px:
             raise InputError(
@@ -132,7 +132,7 @@ class VitTower(PreparesImages, nn.Module):
         if self.family.rotations is not None:
             raise InputError(
                 f"{self.source} rotates each token by its place, so patches cannot be merged",
-                fix="--grid whole; larger images give finer masks: --short-side-px",
+                fix="--grid shifted",
             )
 
     # ---- images ---------------------------------------------------------------------------
